@@ -1,0 +1,94 @@
+"""The project's checks as named sessions: `nox -s lint`, `nox -s compat`, ...
+
+`make` runs the same checks in one shared environment; nox adds the ones that need environments of their own
+(`compat`). Environments are reused between runs; `nox -R` also skips the installs, and
+`nox --no-venv -s lint` runs a session in the environment that is active.
+"""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "types", "layers", "test"]
+nox.needs_version = ">=2024.10.9"
+
+TORCH = "torch==2.13.0"
+# Both ends of the range in pyproject.toml; the newest is whatever the index has below 6.
+TRANSFORMERS = {"oldest": "transformers==5.10.*", "newest": "transformers>=5.10,<6"}
+
+
+def install(session: nox.Session, extra: str) -> None:
+    """Install the project with an extra, torch pinned and first so that nothing else picks its version."""
+    session.install(TORCH)
+    session.install("-e", f".[{extra}]")
+
+
+@nox.session
+def fmt(session: nox.Session) -> None:
+    """Rewrite the sources in the project's format, with the fixes that are safe."""
+    session.install("ruff>=0.17.6,<0.18")
+    session.run("ruff", "check", "--fix", ".")
+    session.run("ruff", "format", ".")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format."""
+    session.install("ruff>=0.17.6,<0.18")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly, on src."""
+    install(session, "dev")
+    session.run("mypy")
+
+
+@nox.session
+def layers(session: nox.Session) -> None:
+    """Check that imports go down the layers."""
+    install(session, "dev")
+    session.run("lint-imports")
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """Run the fast tests, with coverage; further arguments go to pytest."""
+    install(session, "dev")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Run the slow tests."""
+    install(session, "dev")
+    session.run("pytest", "-m", "slow", "-n", "2", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning is an error."""
+    install(session, "docs")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run the benchmarks."""
+    install(session, "dev")
+    session.run("pytest", "benchmarks", "-m", "", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("end", list(TRANSFORMERS), ids=list(TRANSFORMERS))
+def compat(session: nox.Session, end: str) -> None:
+    """Run the fast tests on the oldest and on the newest transformers that pyproject.toml allows."""
+    install(session, "dev")
+    session.install("--upgrade", TRANSFORMERS[end])
+    session.run("pytest", "-n", "2", *session.posargs)
