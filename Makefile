@@ -76,7 +76,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 layers: $(VENV)/.installed-dev
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 check: test lint types layers
 
