@@ -34,7 +34,7 @@ $(BIN)/python:
 	done; \
 	if [ -z "$$found" ]; then \
 	    echo "unipetl needs Python 3.11 or newer with its venv module (on Debian: python3-venv)." >&2; \
-	    echo "Found: $$( (python3 --version || echo 'no python3') 2>&1 ). Name another one with: make PYTHON=/path/to/python3.11" >&2; \
+	    echo "Tried: $(if $(PYTHON),$(PYTHON),python3 ($$(python3 --version 2>/dev/null || echo 'not working')) and python3.11 to python3.14). Name another one with: make PYTHON=/path/to/python3.11" >&2; \
 	    exit 1; \
 	fi; \
 	echo "Creating $(VENV) with $$found ($$("$$found" --version))"; \
