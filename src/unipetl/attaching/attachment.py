@@ -1,0 +1,226 @@
+"""Attach, detach, switch: the only functions that change a live model.
+
+Each is all or nothing: if anything fails, the model is left exactly as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from unipetl.architectures import Architecture
+from unipetl.attaching.build import build, hang, unhang
+from unipetl.attaching.install import install
+from unipetl.attaching.state import STATE, Record, State, own_parameters, state_of, swap, trained_tensors
+from unipetl.errors import AttachError
+from unipetl.method import Method
+from unipetl.planning import Plan, plan
+
+
+class Attachment:
+    """A handle on one attachment of one model. It owns nothing: everything is in the model."""
+
+    def __init__(self, model: nn.Module, name: str) -> None:
+        self.model = model
+        self.name = name
+
+    def _record(self) -> Record:
+        return state_of(self.model).find(self.name)
+
+    @property
+    def method(self) -> Method:
+        """The method attached."""
+        return self._record().plan.method
+
+    @property
+    def plan(self) -> Plan:
+        """Where every change is."""
+        return self._record().plan
+
+    @property
+    def active(self) -> bool:
+        """Whether the model computes with it now."""
+        return self._record().active
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every trained tensor under the name it has in a saved file."""
+        return trained_tensors(self.model, self._record())
+
+    def detach(self) -> None:
+        """Remove it; see [detach][unipetl.detach]."""
+        detach(self.model, self.name)
+
+    def __str__(self) -> str:
+        """Return the plan as a table."""
+        return str(self.plan)
+
+    def __repr__(self) -> str:
+        """Return the handle in one line."""
+        state = "active" if self.active else "not active"
+        return f"<Attachment {self.name!r}: {self.plan.parameters:,} parameters in {self.plan.model_class}, {state}>"
+
+
+def attach(
+    model: nn.Module,
+    method: Method | str,
+    *,
+    name: str = "default",
+    seed: int = 0,
+    train_head: bool = True,
+    architecture: Architecture | None = None,
+) -> Attachment:
+    """Attach ``method`` to ``model`` in place.
+
+    The model keeps its class, its modules and its parameters' names. Its own parameters are frozen, but for
+    those that the method trains and the task head. With several attachments the new one is stacked on the
+    active ones.
+
+    Args:
+        model: a transformers model (or any module, with ``architecture``).
+        method: a method or its text notation, such as ``"lora(rank=8)"``.
+        name: the attachment's name; anything printable.
+        seed: initial values depend on it and on the places' names alone.
+        train_head: whether the head of a classification-like model is trained too. The released code of He et
+            al. 2022 leaves RoBERTa's randomly initialised head frozen; ``False`` does the same.
+        architecture: a table for a family that unipetl does not know.
+
+    Returns:
+        A handle. Everything can also be done with the model and the name.
+
+    Raises:
+        PlanError: the method makes no sense on this model.
+        AttachError: the name is taken, or two active attachments would train the same parameters.
+    """
+    state = state_of(model)
+    if not isinstance(name, str) or not name or not name.isprintable():
+        raise AttachError(f"name: expected printable text, found {name!r}.")
+    if name in state.records:
+        raise AttachError(f"the model already has an attachment {name!r}; detach it first or choose another name.")
+    made = plan(method, model, architecture=architecture, train_head=train_head)
+    _refuse_shared_training(state, made)
+    record = Record(name=name, plan=made, seed=seed)
+    own = own_parameters(model)
+    flags = {name: parameter.requires_grad for name, parameter in own.items()}
+    before_order = list(state.order)
+    try:
+        build(model, made, record)
+        record.parked = {name: own[name].detach().clone() for name, _ in made.trained}
+        hang(model, made, record)
+        if not state.records:
+            state.flags = dict(flags)
+            for parameter in own.values():
+                parameter.requires_grad_(False)
+        trained = {name for name, _ in made.trained}
+        for parameter_name in trained:
+            own[parameter_name].requires_grad_(True)
+        state.records[name] = record
+        state.order.append(name)
+        model.__dict__[STATE] = state
+        install(model, state)
+    except BaseException:
+        state.records.pop(name, None)
+        state.order = before_order
+        unhang(model, record)
+        install(model, state)
+        for parameter_name, parameter in own.items():
+            parameter.requires_grad_(flags[parameter_name])
+        if not state.records:
+            model.__dict__.pop(STATE, None)
+        raise
+    return Attachment(model, name)
+
+
+def _refuse_shared_training(state: State, made: Plan) -> None:
+    wanted = {name for name, _ in made.trained}
+    for record in state.records.values():
+        both = sorted(wanted & set(record.parked)) if record.active else []
+        if both:
+            raise AttachError(
+                f"the active attachment {record.name!r} trains {both[0]!r}"
+                + (f" and {len(both) - 1} more" if len(both) > 1 else "")
+                + " as well. Call unipetl.activate(model, None) first to switch between them, or attach with "
+                "train_head=False to stack them."
+            )
+
+
+def detach(model: nn.Module, name: str | None = None) -> None:
+    """Remove an attachment; with the last one the model is bit for bit what it was, ``requires_grad`` flags included.
+
+    Args:
+        model: the model.
+        name: which one; None if there is only one.
+
+    Raises:
+        AttachError: there is no such attachment.
+    """
+    state = state_of(model)
+    record = state.find(name)
+    if record.active:
+        swap(model, record)
+    del state.records[record.name]
+    state.order.remove(record.name)
+    unhang(model, record)
+    install(model, state)
+    own = own_parameters(model)
+    if not state.records:
+        for parameter_name, parameter in own.items():
+            parameter.requires_grad_(state.flags.get(parameter_name, parameter.requires_grad))
+            parameter.grad = None
+        model.__dict__.pop(STATE, None)
+        return
+    still = {trained for other in state.records.values() for trained in other.parked}
+    for parameter_name in record.parked:
+        if parameter_name not in still:
+            own[parameter_name].requires_grad_(False)
+
+
+def activate(model: nn.Module, names: str | Sequence[str] | None) -> None:
+    """Choose what the model computes with: one attachment, several stacked in order, or None.
+
+    None gives the bare model, exactly. Nothing is copied but trained parameters of the model itself (biases,
+    a head), which each attachment keeps its own values of.
+
+    Raises:
+        AttachError: a name is unknown, or two of them train the same parameters of the model.
+    """
+    state = state_of(model)
+    chosen = [] if names is None else [names] if isinstance(names, str) else list(names)
+    records = [state.find(name) for name in chosen]
+    if len(set(chosen)) != len(chosen):
+        raise AttachError(f"names: an attachment stands there twice: {chosen!r}.")
+    owners: dict[str, str] = {}
+    for record in records:
+        for parameter in record.parked:
+            if parameter in owners:
+                raise AttachError(
+                    f"attachments {owners[parameter]!r} and {record.name!r} both train {parameter!r}; activate one of them."
+                )
+            owners[parameter] = record.name
+    for record in state.records.values():
+        if record.active and record not in records:
+            swap(model, record)
+            record.active = False
+    for record in records:
+        if not record.active:
+            swap(model, record)
+            record.active = True
+    state.order = [*chosen, *(name for name in state.order if name not in chosen)]
+    install(model, state)
+
+
+def attachments(model: nn.Module) -> tuple[Attachment, ...]:
+    """Return a handle on every attachment of ``model``, in the order of stacking."""
+    return tuple(Attachment(model, name) for name in state_of(model).order)
+
+
+@contextmanager
+def detached(model: nn.Module) -> Iterator[nn.Module]:
+    """Compute with the bare model inside a ``with`` block."""
+    before = [name for name in state_of(model).order if state_of(model).records[name].active]
+    activate(model, None)
+    try:
+        yield model
+    finally:
+        activate(model, before)

@@ -1,0 +1,47 @@
+"""Two small hooks at the start of a stack: gradients for checkpointing, positions for rotary models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class EntryHook:
+    """Lets reentrant gradient checkpointing see a gradient.
+
+    It runs the blocks without a graph unless their input requires a gradient; with a frozen embedding
+    nothing does, and the changes inside would silently get none.
+    """
+
+    block: nn.Module
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Mark the tensor that enters the blocks, while checkpointing is on."""
+        checkpointing = getattr(self.block, "gradient_checkpointing", False)
+        if checkpointing and self.block.training and torch.is_grad_enabled() and isinstance(output, Tensor):
+            output.requires_grad_(True)
+
+
+@dataclass
+class PositionHook:
+    """Counts positions from the attention mask, as ``generate`` does, where the caller gives none.
+
+    Rotated queries meet learned keys that carry no position, so a row must have the same positions
+    whatever padding stands to its left.
+    """
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the arguments with ``position_ids`` filled in, or None."""
+        mask, tokens = kwargs.get("attention_mask"), kwargs.get("input_ids")
+        tokens = args[0] if args and tokens is None else tokens
+        tokens = kwargs.get("inputs_embeds") if tokens is None else tokens
+        if len(args) > 1 or kwargs.get("position_ids") is not None or tokens is None:
+            return None
+        if not isinstance(mask, Tensor) or mask.dim() != 2:
+            return None
+        positions = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        return args, {**kwargs, "position_ids": positions}

@@ -1,0 +1,141 @@
+"""Turns the active attachments of a model into hooks, and hooks into nothing again.
+
+[install][] first removes everything it ever put on the model, then builds the hooks that the active
+attachments need, from data: attaching, switching and detaching are all this one function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from unipetl.architectures import Port
+from unipetl.attaching.entry import EntryHook, PositionHook
+from unipetl.attaching.heads import HeadItem, HeadProgram, view_of
+from unipetl.attaching.ports import InputHook, Item, OutputHook, Step, Tape
+from unipetl.attaching.prompts import install_prompts, is_prompt_hook
+from unipetl.attaching.state import Record, State
+from unipetl.forms import HeadAttention, Prompt
+from unipetl.insertion import Parallel, Sequential
+from unipetl.planning import Placement
+from unipetl.representation import rank
+
+
+def install(model: nn.Module, state: State) -> None:
+    """Make the hooks of ``model`` those of its active attachments, in the order of stacking."""
+    uninstall(model)
+    active = [state.records[name] for name in state.order if state.records[name].active]
+    ports = Ports(model)
+    for record in active:
+        for one in record.plan.placements:
+            form = one.modification.form
+            if isinstance(form, HeadAttention):
+                _install_heads(model, ports, record, one)
+            elif not isinstance(form, Prompt):
+                _install_change(model, ports, record, one)
+    ports.install()
+    install_prompts(model, active)
+    _install_stack_hooks(model, active)
+
+
+def uninstall(model: nn.Module) -> None:
+    """Remove every hook, program and config view of ours."""
+    for module in model.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for number, hook in list(hooks.items()):
+                if isinstance(hook, (InputHook, OutputHook, EntryHook, PositionHook)) or is_prompt_hook(hook):
+                    del hooks[number]
+                    module._forward_hooks_with_kwargs.pop(number, None)
+                    module._forward_pre_hooks_with_kwargs.pop(number, None)
+        if "_unipetl_heads" in module.__dict__:
+            del module.__dict__["_unipetl_heads"]
+            module.config = module.config._unipetl_config
+
+
+class Ports:
+    """Collects what happens at each end of each module, then registers one hook for each."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.hooks: dict[tuple[str, str], InputHook | OutputHook] = {}
+
+    def at(self, port: Port) -> InputHook | OutputHook:
+        """Return the hook of one end of a module."""
+        make: Callable[[], InputHook | OutputHook] = InputHook if port.side == "input" else OutputHook
+        return self.hooks.setdefault((port.module, port.side), make())
+
+    def tape(self, port: Port) -> Tape:
+        """Return a new tape that records what passes at ``port``."""
+        tape = Tape()
+        self.at(port).tapes.append(tape)
+        return tape
+
+    def install(self) -> None:
+        """Register the hooks; inner representations change first, and within one the attachments in order."""
+        for (path, side), hook in self.hooks.items():
+            hook.steps.sort(key=lambda step: step.rank)
+            module = self.model.get_submodule(path)
+            if side == "input":
+                module.register_forward_pre_hook(hook, with_kwargs=True)
+            else:
+                module.register_forward_hook(hook, with_kwargs=True)
+
+
+def _install_change(model: nn.Module, ports: Ports, record: Record, one: Placement) -> None:
+    site, insertion = one.site, one.modification.insertion
+    item = Item(record.changes[one.key])
+    port = site.value
+    if isinstance(insertion, Parallel):
+        port = site.join
+        reads = site.residual if insertion.reads == "residual" else site.normed
+        assert reads is not None
+        if (reads.module, reads.side, port.side) == (port.module, "input", "output"):
+            item.own_input = True
+        else:
+            item.tape = ports.tape(reads)
+    elif isinstance(insertion, Sequential) and insertion.reads == "normed":
+        assert site.norm_after is not None
+        item.norm = model.get_submodule(site.norm_after)
+    steps = ports.at(port).steps
+    place = (rank(site.representation), port.columns)
+    if steps and (steps[-1].rank, steps[-1].columns) == place and _same_owner(steps[-1], record):
+        steps[-1].items.append(item)
+    else:
+        steps.append(Step(rank=place[0], items=[item], columns=port.columns))
+
+
+def _same_owner(step: Step, record: Record) -> bool:
+    return any(step.items[0].change is change for change in record.changes.values())
+
+
+def _install_heads(model: nn.Module, ports: Ports, record: Record, one: Placement) -> None:
+    core = model.get_submodule(one.site.owner)
+    if "_unipetl_heads" not in core.__dict__:
+        core.__dict__["_unipetl_heads"] = HeadProgram()
+        core.config = view_of(core.config)
+    item = HeadItem(record.changes[one.key])
+    if item.delta.layer_norm is not None:
+        assert one.site.normed is not None and one.site.query is not None
+        item.tape = ports.tape(one.site.normed)
+        item.query_module = model.get_submodule(one.site.query.module)
+        item.query = one.site.query
+    core.__dict__["_unipetl_heads"].append(item)
+
+
+def _install_stack_hooks(model: nn.Module, active: list[Record]) -> None:
+    seen: set[str] = set()
+    rotary: set[str] = set()
+    for record in active:
+        for one in record.plan.placements:
+            root, table = one.site.stack_root, one.site.stack
+            if root not in seen:
+                seen.add(root)
+                stack = model.get_submodule(root)
+                blocks = stack.get_submodule(table.blocks)
+                stack.get_submodule(table.entry).register_forward_hook(EntryHook(blocks[0]))  # type: ignore[index]
+            if table.rotary and isinstance(one.modification.form, HeadAttention) and root not in rotary:
+                rotary.add(root)
+                hook: Any = PositionHook()
+                model.get_submodule(root).register_forward_pre_hook(hook, with_kwargs=True)

@@ -1,0 +1,145 @@
+"""Changes at the ends of modules: forward hooks that read h, compute every change, and put h' back.
+
+One hook stands at each end of a module that is used. Everything it refers to is a module of the model or
+plain data, so a model with hooks can be copied and pickled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unipetl.composition import Add, Multiply
+from unipetl.forms import Delta
+from unipetl.method import Modification
+
+
+class Change(nn.Module):
+    """A form's trainable part at one place, with the learned scale of its composition if it has one."""
+
+    def __init__(self, modification: Modification, delta: Delta) -> None:
+        super().__init__()
+        self.modification = modification
+        self.delta = delta
+        learned = isinstance(modification.composition, Add) and modification.composition.scale == "learned"
+        self.scale = nn.Parameter(torch.empty(1)) if learned else None
+
+    def reset(self, generator: torch.Generator) -> None:
+        """Draw the initial values; a learned scale starts at 1 (paper, section 4.5)."""
+        self.delta.reset(generator)
+        if self.scale is not None:
+            nn.init.ones_(self.scale)
+
+    def add_to(self, h: Tensor, change: Tensor) -> Tensor:
+        """Return ``h + s * change`` in the dtype of ``h``; both of any equal shape."""
+        change = change.to(h.dtype)
+        if self.scale is not None:
+            return h + self.scale.to(h.dtype) * change
+        composition = self.modification.composition
+        scale = composition.scale if isinstance(composition, Add) else 1.0
+        assert isinstance(scale, float)
+        return torch.add(h, change, alpha=scale)
+
+
+class Tape:
+    """Carries a sub-layer's input x from where it is read to where the change joins."""
+
+    def __init__(self) -> None:
+        self.value: Tensor | None = None
+
+    def take(self) -> Tensor:
+        """Return x and forget it, so that no activation outlives its layer."""
+        value, self.value = self.value, None
+        assert value is not None, "the place that reads x was not reached before the place where the change joins"
+        return value
+
+
+@dataclass
+class Item:
+    """One change: what it reads is a tape, the module's own input, or (both None) h itself."""
+
+    change: Change
+    tape: Tape | None = None
+    own_input: bool = False
+    norm: nn.Module | None = None
+
+
+@dataclass
+class Step:
+    """The changes of one attachment to one representation; all of them read the same h."""
+
+    rank: int
+    items: list[Item]
+    columns: tuple[int, int] | None = None
+
+    def apply(self, h: Tensor, own_input: Tensor | None) -> Tensor:
+        """Return the changed h (..., features): first every factor, then every addend."""
+        if self.columns is not None:
+            start, end = self.columns
+            changed = self._change(h[..., start:end], own_input)
+            return torch.cat([h[..., :start], changed, h[..., end:]], dim=-1)
+        return self._change(h, own_input)
+
+    def _change(self, h: Tensor, own_input: Tensor | None) -> Tensor:
+        result = h
+        for item in self.items:
+            if isinstance(item.change.modification.composition, Multiply):
+                result = result * item.change.delta(h)
+        for item in self.items:
+            if isinstance(item.change.modification.composition, Multiply):
+                continue
+            x = h if item.tape is None else item.tape.take()
+            if item.own_input:
+                assert own_input is not None
+                x = own_input
+            if item.norm is not None:
+                x = item.norm.forward(x)
+            result = item.change.add_to(result, item.change.delta(x))
+        return result
+
+
+@dataclass
+class InputHook:
+    """Forward pre-hook: changes a module's first argument, then lets the tapes see it."""
+
+    steps: list[Step] = field(default_factory=list)
+    tapes: list[Tape] = field(default_factory=list)
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the arguments with h replaced, or None where nothing changes."""
+        h = first_argument(args, kwargs)
+        for step in self.steps:
+            h = step.apply(h, None)
+        for tape in self.tapes:
+            tape.value = h
+        if not self.steps:
+            return None
+        if args:
+            return (h, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": h}
+
+
+@dataclass
+class OutputHook:
+    """Forward hook: changes a module's result (its first element, if it is a tuple)."""
+
+    steps: list[Step] = field(default_factory=list)
+    tapes: list[Tape] = field(default_factory=list)
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """Return the result with h replaced."""
+        h = output[0] if isinstance(output, tuple) else output
+        own_input = first_argument(args, kwargs)
+        for step in self.steps:
+            h = step.apply(h, own_input)
+        for tape in self.tapes:
+            tape.value = h
+        return (h, *output[1:]) if isinstance(output, tuple) else h
+
+
+def first_argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Return the hidden states among a module's arguments."""
+    return args[0] if args else kwargs["hidden_states"]

@@ -1,0 +1,239 @@
+"""Prompt vectors in front of a stack's tokens.
+
+The stack is lengthened where its tokens enter and shortened where they leave, so everything outside sees
+the usual shapes, and a token keeps the position it had. The decoder of an encoder-decoder model sees the
+prompt's results among the encoder's, as in the released code of He et al. 2022.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unipetl.architectures import StackTable
+from unipetl.attaching.state import Record
+from unipetl.errors import AttachError
+from unipetl.forms import Prompt
+from unipetl.forms.prompt import PromptDelta
+
+
+@dataclass
+class Prompts:
+    """The active prompts of one stack, and whether the call under way has lengthened it.
+
+    Attributes:
+        tokens: the token embedding.
+        total: l + n in the call under way.
+        scale: the factor the stack puts on token vectors outside the embedding.
+    """
+
+    table: StackTable
+    tokens: nn.Module
+    scale: float = 1.0
+    deltas: list[PromptDelta] = field(default_factory=list)
+    lengthened: bool = False
+    total: int = 0
+
+    @property
+    def length(self) -> int:
+        """The number of prompt vectors."""
+        return sum(delta.prompt.shape[0] for delta in self.deltas)
+
+    def prepend(self, vectors: Tensor) -> Tensor:
+        """Map (batch, n, d) to (batch, l + n, d)."""
+        for delta in reversed(self.deltas):
+            vectors = delta(vectors)
+        return vectors
+
+
+@dataclass
+class LengthenStack:
+    """Forward pre-hook on a stack: lengthens tokens, mask and positions."""
+
+    prompts: Prompts
+    names: tuple[str, ...]
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the lengthened arguments, all by name."""
+        kwargs = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        prompts, table = self.prompts, self.prompts.table
+        ids, embeds, mask = (kwargs.get(name) for name in ("input_ids", "inputs_embeds", "attention_mask"))
+        source = ids if ids is not None else embeds
+        if source is None:
+            return None
+        batch, n = source.shape[:2]
+        past = _past_length(kwargs.get("past_key_values"))
+        prompts.lengthened = past == 0
+        prompts.total = prompts.length + n
+        seen = max(past - prompts.length, 0)
+        if isinstance(mask, dict) or (isinstance(mask, Tensor) and mask.dim() != 2):
+            raise AttachError(
+                "prompt tuning needs the plain (batch, tokens) attention mask; this call prepared a larger one "
+                "(static caches do). Use a dynamic cache, or a prefix instead of a prompt."
+            )
+        if mask is None:
+            mask = torch.ones(batch, seen + n, dtype=torch.long, device=source.device)
+        positions = kwargs.get("position_ids")
+        if positions is None and "position_ids" in self.names and table.prompt_at == "tokens" and table.causal:
+            positions = _positions(mask, n, seen, count_padding=table.rotary)
+        if prompts.lengthened and positions is not None and table.rotary:
+            before = torch.arange(-prompts.length, 0, device=positions.device).expand(positions.shape[0], -1)
+            positions = torch.cat([before, positions], dim=1)
+        if positions is not None:
+            kwargs["position_ids"] = positions
+        ones = torch.ones(batch, prompts.length, dtype=mask.dtype, device=mask.device)
+        kwargs["attention_mask"] = torch.cat([ones, mask], dim=1)
+        if prompts.lengthened and table.prompt_at == "tokens":
+            tokens = prompts.tokens(ids) * prompts.scale if embeds is None else embeds
+            kwargs["inputs_embeds"] = prompts.prepend(tokens)
+            kwargs["input_ids"] = None
+        return (), kwargs
+
+
+def _positions(mask: Tensor, n: int, seen: int, *, count_padding: bool) -> Tensor:
+    if count_padding:
+        return (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -n:]
+    return torch.arange(seen, seen + n, device=mask.device)[None]
+
+
+def _past_length(cache: Any) -> int:
+    return 0 if cache is None else int(cache.get_seq_length())
+
+
+@dataclass
+class LengthenEntry:
+    """Forward pre-hook where summed embeddings enter: puts the prompt in front."""
+
+    prompts: Prompts
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> Any:
+        """Return the lengthened argument."""
+        return (self.prompts.prepend(args[0]), *args[1:]) if self.prompts.lengthened else None
+
+
+@dataclass
+class ShortenPositions:
+    """Forward pre-hook on a position embedding that is called with the lengthened shape."""
+
+    prompts: Prompts
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> Any:
+        """Return the shape, or the (batch, l + n) tensor that stands for it, without the prompt."""
+        if not self.prompts.lengthened or not args:
+            return None
+        first = args[0]
+        if isinstance(first, torch.Size):
+            return (torch.Size([first[0], first[1] - self.prompts.length, *first[2:]]), *args[1:])
+        if first.is_floating_point():  # BART passes one column of the vectors, for its shape
+            return (first[:, self.prompts.length :], *args[1:])
+        return None
+
+
+@dataclass
+class PadPositions:
+    """Forward hook on a position embedding: prompt vectors get no position."""
+
+    prompts: Prompts
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Any:
+        """Return (..., l + n, d) with zeros in front."""
+        if not self.prompts.lengthened:
+            return None
+        return nn.functional.pad(output, (0, 0, self.prompts.length, 0))
+
+
+@dataclass
+class ShortenResult:
+    """Forward hook where tokens leave: takes the prompt's results away."""
+
+    prompts: Prompts
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """Return the output with every (batch, l + n, d) tensor cut to (batch, n, d)."""
+        if not self.prompts.lengthened:
+            return None
+        if isinstance(output, tuple):
+            return tuple(self._cut(part) for part in output)
+        for name, part in output.items():
+            output[name] = tuple(map(self._cut, part)) if name == "hidden_states" else self._cut(part)
+        return output
+
+    def _cut(self, part: Any) -> Any:
+        lengthened = isinstance(part, Tensor) and part.dim() == 3 and part.shape[1] == self.prompts.total
+        return part[:, self.prompts.length :] if lengthened else part
+
+
+@dataclass
+class LengthenMemory:
+    """Forward pre-hook on a decoder: lets it see the prompt's results among the encoder's."""
+
+    names: tuple[str, ...]
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the arguments with the memory's mask lengthened to the memory."""
+        kwargs = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        memory, mask = kwargs.get("encoder_hidden_states"), kwargs.get("encoder_attention_mask")
+        if memory is None or mask is None or mask.dim() != 2 or mask.shape[1] >= memory.shape[1]:
+            return None
+        kwargs["encoder_attention_mask"] = nn.functional.pad(mask, (memory.shape[1] - mask.shape[1], 0), value=1)
+        return (), kwargs
+
+
+_HOOKS = (LengthenStack, LengthenEntry, ShortenPositions, PadPositions, ShortenResult, LengthenMemory)
+
+
+def is_prompt_hook(hook: object) -> bool:
+    """Return whether ``hook`` is one of this module's."""
+    return isinstance(hook, _HOOKS)
+
+
+def install_prompts(model: nn.Module, active: list[Record]) -> None:
+    """Register the hooks of every active prompt."""
+    stacks: dict[str, Prompts] = {}
+    for record in active:
+        for one in record.plan.placements:
+            if isinstance(one.modification.form, Prompt):
+                root, table = one.site.stack_root, one.site.stack
+                stack = model.get_submodule(root)
+                if root not in stacks:
+                    scale = float(getattr(stack, table.scale)) if table.scale else 1.0
+                    stacks[root] = Prompts(table, stack.get_submodule(table.tokens), scale)
+                delta = record.changes[one.key].delta
+                assert isinstance(delta, PromptDelta)
+                stacks[root].deltas.append(delta)
+    for root, prompts in stacks.items():
+        _install_stack(model, root, prompts)
+
+
+def _install_stack(model: nn.Module, root: str, prompts: Prompts) -> None:
+    stack, table = model.get_submodule(root), prompts.table
+    stack.register_forward_pre_hook(LengthenStack(prompts, _names(stack)), with_kwargs=True)
+    if table.prompt_at == "entry":
+        stack.get_submodule(table.entry).register_forward_pre_hook(LengthenEntry(prompts))
+    for path in table.positions:
+        embedding = stack.get_submodule(path)
+        embedding.register_forward_pre_hook(ShortenPositions(prompts))
+        embedding.register_forward_hook(PadPositions(prompts))
+    decoder = _decoder_beside(model, root)
+    if decoder is not None:
+        decoder.register_forward_pre_hook(LengthenMemory(_names(decoder)), with_kwargs=True)
+        return
+    parent = table.blocks.rpartition(".")[0]
+    if parent:
+        stack.get_submodule(parent).register_forward_hook(ShortenResult(prompts))
+    stack.register_forward_hook(ShortenResult(prompts))
+
+
+def _names(module: nn.Module) -> tuple[str, ...]:
+    return tuple(inspect.signature(module.forward).parameters)
+
+
+def _decoder_beside(model: nn.Module, root: str) -> nn.Module | None:
+    parent, _, own = root.rpartition(".")
+    if own != "encoder":
+        return None
+    return model.get_submodule(parent)._modules.get("decoder")

@@ -1,0 +1,83 @@
+"""Every error unipetl raises on purpose.
+
+Each message says what failed, where, what was found, and what would work. All of them derive from
+[PetlError][], so ``except unipetl.errors.PetlError`` catches every mistake a user can make and no
+programming error of ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PetlError(Exception):
+    """Base class of every deliberate error of unipetl."""
+
+
+class MethodError(PetlError, ValueError):
+    """A method, or one value on one of its axes, is not well formed."""
+
+
+class NotationError(MethodError):
+    """A method's text or YAML notation cannot be read."""
+
+
+class PlanError(PetlError, ValueError):
+    """A method makes no sense on this model; nothing was touched."""
+
+
+class ArchitectureError(PlanError):
+    """The model's architecture is unknown, or its modules are not where its table says."""
+
+
+class AttachError(PetlError, RuntimeError):
+    """An attachment cannot be made, found or removed; the model is as it was before the call."""
+
+
+class StorageError(PetlError, RuntimeError):
+    """An attachment cannot be written or read."""
+
+
+class CorruptFileError(StorageError):
+    """A file is damaged: a checksum, shape, name or number is wrong."""
+
+
+class MismatchError(StorageError):
+    """A file is sound but belongs to another base model, method or format version."""
+
+
+class InteropError(PetlError, ValueError):
+    """Somebody else's file or option values cannot be translated."""
+
+
+class TaskError(PetlError, ValueError):
+    """A task, its data or its model cannot be prepared."""
+
+
+class DownloadError(TaskError):
+    """Something must be fetched and cannot be."""
+
+
+class RecipeError(PetlError, ValueError):
+    """A recipe or comparison plan is wrong; the message names the line and the field."""
+
+
+class RunError(PetlError, RuntimeError):
+    """A training run, or its directory, cannot be used."""
+
+
+def nearest(name: str, options: Iterable[str]) -> str | None:
+    """Return the option a misspelt ``name`` most probably meant, or None."""
+    pool = sorted(set(options))
+    lowered = {option.lower(): option for option in pool}
+    found = difflib.get_close_matches(str(name).lower(), list(lowered), n=1, cutoff=0.55)
+    return lowered[found[0]] if found else None
+
+
+def unknown(what: str, name: object, options: Iterable[str]) -> str:
+    """Say that ``name`` is no known ``what``, with the near match and every option."""
+    pool = sorted(set(options))
+    near = nearest(str(name), pool)
+    hint = f" Did you mean {near!r}?" if near else ""
+    return f"unknown {what} {name!r}.{hint} Known: {', '.join(pool)}."

@@ -1,0 +1,26 @@
+"""The functional forms. A third party's form is a subclass of [Form][] and needs no registration."""
+
+from unipetl.forms.bottleneck import Bottleneck
+from unipetl.forms.form import Delta, Features, Form, Heads, Shape, Tokens
+from unipetl.forms.head_attention import HeadAttention, Mlp
+from unipetl.forms.low_rank import LowRank
+from unipetl.forms.prompt import Prompt
+from unipetl.forms.rescale import Rescale
+
+FORMS: tuple[type[Form], ...] = (Bottleneck, LowRank, HeadAttention, Prompt, Rescale)
+
+__all__ = [
+    "FORMS",
+    "Bottleneck",
+    "Delta",
+    "Features",
+    "Form",
+    "HeadAttention",
+    "Heads",
+    "LowRank",
+    "Mlp",
+    "Prompt",
+    "Rescale",
+    "Shape",
+    "Tokens",
+]

@@ -1,0 +1,130 @@
+r"""The bottleneck: down-projection, non-linearity, up-projection.
+
+.. math:: \Delta h = W_{up}\, \sigma(W_{down}\, n(\cdot) + b_{down}) + b_{up}
+
+with n the identity or a layer norm. Source: He et al. 2022, table 1 and equation 4; Houlsby et al. 2019.
+The paper's equations have no biases, layer norm or inner dropout; its released code has biases, and
+layer norms at attention. They are settings here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from unipetl.forms.form import CastLayerNorm, Delta, Features, Form, Init, LayerNormAt, Shape, normal_, uniform_, zero_
+
+Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh", "identity"]
+
+_ACTIVATIONS = {
+    "relu": nn.functional.relu,
+    "gelu": nn.functional.gelu,
+    "gelu_tanh": lambda z: nn.functional.gelu(z, approximate="tanh"),
+    "silu": nn.functional.silu,
+    "tanh": torch.tanh,
+    "identity": lambda z: z,
+}
+
+
+class Bottleneck(Form):
+    """``W_up σ(W_down n(.) + b_down) + b_up``.
+
+    Args:
+        rank: r, the size of the bottleneck.
+        activation: σ.
+        bias: whether the two projections have biases (never counted by the paper's rule).
+        layer_norm: ``in`` normalises what the bottleneck reads, ``out`` its result.
+        dropout: probability, after σ.
+        init: ``lora`` starts at zero change (W_down Kaiming-uniform, W_up 0); ``bert`` draws both from N(0, 0.02).
+        inner_scale: a factor on the result before an ``out`` layer norm; a number or ``learned``.
+    """
+
+    tag: ClassVar[str] = "bottleneck"
+    equation: ClassVar[str] = "W_up σ(W_down · + b_down) + b_up"
+    needs: ClassVar[type[Features]] = Features
+
+    rank: int = Field(gt=0)
+    activation: Activation = "relu"
+    bias: bool = True
+    layer_norm: LayerNormAt = "none"
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    init: Init = "lora"
+    inner_scale: float | Literal["learned"] = 1.0
+
+    @model_validator(mode="after")
+    def _scale_needs_norm(self) -> Bottleneck:
+        if self.inner_scale != 1.0 and self.layer_norm != "out":
+            raise ValueError("inner_scale only acts before an 'out' layer norm; use the composition's scale instead")
+        return self
+
+    @property
+    def starts_at_zero(self) -> bool:
+        """True for ``init='lora'``: W_up and both biases are 0."""
+        return self.init == "lora"
+
+    def build_shared(self, shapes: Sequence[Shape]) -> None:
+        """Nothing is shared between places."""
+
+    def build(self, shape: Shape, shared: Delta | None, index: int) -> BottleneckDelta:
+        """Return the module for one place."""
+        del shared, index
+        assert isinstance(shape, Features)
+        return BottleneckDelta(self, shape)
+
+    def paper_parameters(self, shape: Shape) -> int:
+        """``r (d_in + d_out)``: 2rd when both are d (appendix B)."""
+        assert isinstance(shape, Features)
+        return self.rank * (shape.in_features + shape.out_features)
+
+
+class BottleneckDelta(Delta):
+    """The trainable part of a [Bottleneck][]: ``down`` (r, in), ``up`` (out, r), biases and norm."""
+
+    def __init__(self, form: Bottleneck, shape: Features) -> None:
+        super().__init__()
+        self.form = form
+        self.down = nn.Parameter(torch.empty(form.rank, shape.in_features))
+        self.up = nn.Parameter(torch.empty(shape.out_features, form.rank))
+        self.down_bias = nn.Parameter(torch.empty(form.rank)) if form.bias else None
+        self.up_bias = nn.Parameter(torch.empty(shape.out_features)) if form.bias else None
+        norm_width = {"none": None, "in": shape.in_features, "out": shape.out_features}[form.layer_norm]
+        self.layer_norm = CastLayerNorm(norm_width) if norm_width is not None else None
+        self.inner_scale = nn.Parameter(torch.empty(1)) if form.inner_scale == "learned" else None
+
+    def reset(self, generator: torch.Generator) -> None:
+        """Draw the initial values (see ``init``)."""
+        if self.form.init == "bert":
+            normal_(self.down, generator)
+            normal_(self.up, generator)
+        else:
+            uniform_(self.down, generator, 1 / math.sqrt(self.down.shape[1]))
+            zero_(self.up)
+        zero_(self.down_bias)
+        zero_(self.up_bias)
+        if self.layer_norm is not None:
+            self.layer_norm.reset(generator)
+        if self.inner_scale is not None:
+            nn.init.ones_(self.inner_scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in_features) to (..., out_features), in the dtype of ``x``."""
+        form, dtype = self.form, x.dtype
+        if self.layer_norm is not None and form.layer_norm == "in":
+            x = self.layer_norm(x)
+        z = nn.functional.linear(x, self.down.to(dtype), _cast(self.down_bias, dtype))
+        z = _ACTIVATIONS[form.activation](z)
+        if form.dropout:
+            z = nn.functional.dropout(z, form.dropout, self.training)
+        change = nn.functional.linear(z, self.up.to(z.dtype), _cast(self.up_bias, z.dtype))
+        if self.layer_norm is not None and form.layer_norm == "out":
+            change = self.layer_norm(change * (form.inner_scale if self.inner_scale is None else self.inner_scale))
+        return change
+
+
+def _cast(bias: nn.Parameter | None, dtype: torch.dtype) -> Tensor | None:
+    return None if bias is None else bias.to(dtype)
