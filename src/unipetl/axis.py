@@ -70,7 +70,8 @@ def read(value: Any, options: Sequence[type[A]], axis: str) -> A:
         return value  # type: ignore[return-value]
     by_tag = {option.tag: option for option in options}
     if isinstance(value, str):
-        tag, settings = value, {}
+        tag: str = value
+        settings: Any = {}
     elif isinstance(value, Mapping) and len(value) == 1:
         tag, settings = next(iter(value.items()))
         settings = {} if settings is None else settings

@@ -196,7 +196,7 @@ def parallel_adapter(
     reads: Literal["normed", "residual"] = "normed",
     variant: Variant = "paper",
 ) -> Method:
-    """Parallel adapter: a bottleneck beside the attention or FFN sub-layer, or ``both`` (paper, section 3.3, table 5, r=512).
+    """Parallel adapter: a bottleneck beside the attention or FFN sub-layer, or ``both`` (paper, section 3.3, table 5).
 
     ``variant="official"`` is what the released code computes: at attention a layer-normed input and the
     change joined before the output projection; at the FFN the input of pre-norm models taken before the norm.

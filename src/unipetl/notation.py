@@ -32,7 +32,7 @@ def parse(text: str | Method) -> Method:
     """
     if isinstance(text, Method):
         return text
-    if not isinstance(text, str) or not text.strip():
+    if not text or not text.strip():
         raise NotationError(f"method: expected text such as 'lora(rank=8)', found {text!r}.")
     if ":" in text and not text.strip().endswith(")"):
         return Method.from_yaml(text)

@@ -86,7 +86,7 @@ class Representation(Axis):
 
     def __str__(self) -> str:
         """Return for example ``attention.query [decoder cross, layers 0 1]``."""
-        narrowed = [part for part in (self.stack, self.kind) if part]
+        narrowed: list[str] = [part for part in (self.stack, self.kind) if part]
         if self.layers is not None:
             narrowed.append("layers " + ",".join(map(str, self.layers)))
         return f"{self.name} [{' '.join(narrowed)}]" if narrowed else self.name

@@ -1,4 +1,4 @@
-"""The model families, as tables. A table for another family is passed as ``architecture=`` and needs no registration."""
+"""The model families, as tables. Another family's table is passed as ``architecture=`` and needs no registration."""
 
 from __future__ import annotations
 

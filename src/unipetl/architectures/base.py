@@ -349,10 +349,12 @@ def _attribute(model: nn.Module, path: str, name: str) -> int:
 
 
 def join_path(first: str, second: str) -> str:
+    """Return the path of ``second`` inside ``first``, either of which may be empty."""
     return f"{first}.{second}" if first and second else first or second
 
 
 def find_module(model: nn.Module, path: str) -> nn.Module | None:
+    """Return the module at ``path``, or None."""
     found: object = model
     for part in path.split(".") if path else []:
         found = getattr(found, part, None)

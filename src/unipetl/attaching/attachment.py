@@ -94,7 +94,7 @@ def attach(
         AttachError: the name is taken, or two active attachments would train the same parameters.
     """
     state = state_of(model)
-    if not isinstance(name, str) or not name or not name.isprintable():
+    if not name or not name.isprintable():
         raise AttachError(f"name: expected printable text, found {name!r}.")
     if name in state.records:
         raise AttachError(f"the model already has an attachment {name!r}; detach it first or choose another name.")
@@ -195,7 +195,8 @@ def activate(model: nn.Module, names: str | Sequence[str] | None) -> None:
         for parameter in record.parked:
             if parameter in owners:
                 raise AttachError(
-                    f"attachments {owners[parameter]!r} and {record.name!r} both train {parameter!r}; activate one of them."
+                    f"attachments {owners[parameter]!r} and {record.name!r} both train {parameter!r}; "
+                    "activate one of them."
                 )
             owners[parameter] = record.name
     for record in state.records.values():

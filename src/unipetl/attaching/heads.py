@@ -72,8 +72,9 @@ def attention(
     Shapes: ``query`` (batch, heads, n, d_k), ``key`` and ``value`` (batch, key heads, m, d_k or d_v); the result
     is (batch, n, heads, d_v), and the weights, where there are any, are those on the model's own m keys.
     """
-    program: HeadProgram = module._unipetl_heads  # type: ignore[assignment]
-    implementation = module.config._unipetl_config._attn_implementation  # type: ignore[union-attr]
+    carrier: Any = module
+    program: HeadProgram = carrier._unipetl_heads
+    implementation: str = carrier.config._unipetl_config._attn_implementation
     inner = implementation_in_force(module, implementation)
     scaling = kwargs.get("scaling")
     scaling = float(query.shape[-1] ** -0.5) if scaling is None else scaling
@@ -145,7 +146,7 @@ def widen(
     Returns the mask, the model's keys and values, and the keyword arguments, to be used together.
     """
     bias = kwargs.get("position_bias")
-    n, m = query.shape[2], key.shape[2]
+    n = query.shape[2]
     if mask is None and implementation == "sdpa":
         causal = kwargs.get("is_causal")
         causal = getattr(module, "is_causal", True) if causal is None else causal
@@ -192,7 +193,7 @@ def view_of(config: Any) -> Any:
     from transformers.modeling_utils import AttentionInterface
 
     AttentionInterface.register(NAME, attention)
-    view = object.__new__(_view_class(type(config)))
+    view: Any = object.__new__(_view_class(type(config)))
     object.__setattr__(view, "__dict__", config.__dict__)
     object.__setattr__(view, "_unipetl_config", config)
     return view

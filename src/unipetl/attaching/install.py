@@ -50,8 +50,9 @@ def uninstall(model: nn.Module) -> None:
                     module._forward_hooks_with_kwargs.pop(number, None)
                     module._forward_pre_hooks_with_kwargs.pop(number, None)
         if "_unipetl_heads" in module.__dict__:
-            del module.__dict__["_unipetl_heads"]
-            module.config = module.config._unipetl_config
+            core: Any = module
+            del core.__dict__["_unipetl_heads"]
+            core.config = core.config._unipetl_config
 
 
 class Ports:
@@ -74,10 +75,10 @@ class Ports:
 
     def install(self) -> None:
         """Register the hooks; inner representations change first, and within one the attachments in order."""
-        for (path, side), hook in self.hooks.items():
+        for (path, _), hook in self.hooks.items():
             hook.steps.sort(key=lambda step: step.rank)
             module = self.model.get_submodule(path)
-            if side == "input":
+            if isinstance(hook, InputHook):
                 module.register_forward_pre_hook(hook, with_kwargs=True)
             else:
                 module.register_forward_hook(hook, with_kwargs=True)

@@ -10,7 +10,7 @@ layer norms at attention. They are settings here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -21,7 +21,7 @@ from unipetl.forms.form import CastLayerNorm, Delta, Features, Form, Init, Layer
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh", "identity"]
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": nn.functional.relu,
     "gelu": nn.functional.gelu,
     "gelu_tanh": lambda z: nn.functional.gelu(z, approximate="tanh"),

@@ -1,0 +1,94 @@
+"""From a method and a model to a plan. Nothing is touched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from unipetl import notation
+from unipetl.architectures import Architecture, architecture_for, find_sites
+from unipetl.errors import ArchitectureError, PlanError
+from unipetl.method import Method
+from unipetl.planning.blueprint import Plan
+from unipetl.planning.places import place
+from unipetl.planning.trained import head_parameters, is_task_head, trained_parameters
+from unipetl.sense import refuse_nonsense
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+def plan(
+    method: Method | str,
+    model: nn.Module | PreTrainedConfig,
+    *,
+    architecture: Architecture | None = None,
+    train_head: bool = True,
+) -> Plan:
+    """Check ``method`` against ``model`` and say where every change goes. Nothing is touched.
+
+    Args:
+        method: a method, or its text notation.
+        model: a model on any device (the meta device too), or a bare config: no weights are needed.
+        architecture: a table for a family that unipetl does not know.
+        train_head: whether the task head, if the model has one, is trained.
+
+    Raises:
+        PlanError: the method makes no sense here; the message has the axis, the value and what would work.
+    """
+    method = notation.parse(method)
+    module = model if isinstance(model, nn.Module) else model_from_config(model)
+    base, table = _table(module, architecture)
+    sites = find_sites(module, base, table)
+    for one in method.modifications:
+        refuse_nonsense(one)
+    placements, groups = place(method, module, sites)
+    head = head_parameters(module, base, sites)
+    trained = trained_parameters(method, module, head, train_head=train_head)
+    sizes = {id(p): p.numel() for name, p in module.named_parameters() if ".unipetl." not in f".{name}"}
+    return Plan(
+        method=method,
+        model_class=type(module).__name__,
+        model_type=str(getattr(getattr(module, "config", None), "model_type", type(module).__name__)),
+        base=base,
+        placements=placements,
+        groups=groups,
+        trained=trained,
+        head=head if is_task_head(module) else (),
+        base_parameters=sum(sizes.values()),
+    )
+
+
+def model_from_config(config: PreTrainedConfig) -> nn.Module:
+    """Return a model of ``config`` on the meta device: shapes without weights.
+
+    Raises:
+        PlanError: transformers builds no model from it.
+    """
+    import transformers
+
+    if not isinstance(config, transformers.PreTrainedConfig):
+        raise PlanError(f"expected a model or a transformers config, found {type(config).__name__}.")
+    named = [getattr(transformers, name, None) for name in getattr(config, "architectures", None) or ()]
+    build: Any = next((found for found in named if found is not None), transformers.AutoModel.from_config)
+    try:
+        with torch.device("meta"):
+            return build(config)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise PlanError(f"transformers cannot build a model from this {type(config).__name__}: {error}") from error
+
+
+def _table(model: nn.Module, architecture: Architecture | None) -> tuple[str, Architecture]:
+    inner = getattr(model, "base_model", model)
+    base = next((path for path, module in model.named_modules() if module is inner), "")
+    if architecture is not None:
+        return base, architecture
+    config = getattr(model, "config", None)
+    if config is None or not hasattr(config, "model_type"):
+        raise ArchitectureError(
+            f"{type(model).__name__} is no transformers model (it has no config); pass `architecture=` with its table."
+        )
+    gated = bool(getattr(config, "is_gated_act", False))
+    return base, architecture_for(config.model_type, gated=gated)

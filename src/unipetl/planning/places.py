@@ -1,0 +1,174 @@
+"""Which sites a method's modifications name, and the parameters each place gets."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from unipetl.architectures import Site
+from unipetl.composition import Add
+from unipetl.errors import PlanError
+from unipetl.forms import Form, Heads, Shape
+from unipetl.insertion import Sequential
+from unipetl.method import Method, Modification
+from unipetl.planning.blueprint import Group, Placement
+from unipetl.representation import NAMES, rank
+from unipetl.sense import shape_at
+
+
+def place(method: Method, model: nn.Module, sites: Sequence[Site]) -> tuple[tuple[Placement, ...], tuple[Group, ...]]:
+    """Return every change of ``method``, in the order of the computation, and what changes share.
+
+    Raises:
+        PlanError: a modification names nothing here, or cannot be made here.
+    """
+    placements: list[Placement] = []
+    groups: list[Group] = []
+    for one, label in labelled(method.modifications):
+        for members in _by_attention(select(one, sites)).values():
+            _refuse_impossible(one, model, members)
+            shapes = tuple(shape_at(one, site.shape) for site in members)
+            shared = _shared_parameters(one.form, shapes)
+            group = None
+            if shared:
+                first = members[0]
+                group = f"{first.stack.stack}.{first.kind}/{label}"
+                groups.append(Group(group, label, one.form, shapes, shared))
+            learned = isinstance(one.composition, Add) and one.composition.scale == "learned"
+            for index, (site, shape) in enumerate(zip(members, shapes, strict=True)):
+                placements.append(
+                    Placement(
+                        key=f"{site.name}/{label}",
+                        label=label,
+                        site=site,
+                        modification=one,
+                        shape=shape,
+                        group=group,
+                        index=index,
+                        parameters=_own_parameters(one.form, shape, shapes if shared else None) + learned,
+                        paper_parameters=one.form.paper_parameters(shape),
+                    )
+                )
+    order = {site.name: number for number, site in enumerate(sites)}
+    placements.sort(key=lambda one: (order[one.site.name], one.label))
+    return tuple(placements), tuple(sorted(groups, key=lambda group: group.key))
+
+
+def _by_attention(sites: Sequence[Site]) -> dict[tuple[str, str | None], list[Site]]:
+    members: dict[tuple[str, str | None], list[Site]] = {}
+    for site in sites:
+        members.setdefault((site.stack.stack, site.kind), []).append(site)
+    return members
+
+
+def _refuse_impossible(one: Modification, model: nn.Module, members: Sequence[Site]) -> None:
+    for site in members:
+        if one.form.needs is Heads:
+            _refuse_without_interface(model, site)
+        normed = isinstance(one.insertion, Sequential) and one.insertion.reads == "normed"
+        if normed and site.norm_after is None:
+            raise PlanError(
+                "insertion 'sequential' with reads='normed': this model is pre-norm, no norm follows 'ffn.residual'; "
+                "use representation 'block'."
+            )
+
+
+def labelled(modifications: Sequence[Modification]) -> list[tuple[Modification, str]]:
+    """Return every modification with a short name that does not depend on their order.
+
+    Raises:
+        PlanError: the same modification stands there twice.
+    """
+    names: dict[tuple[str, str], int] = {}
+    result = []
+    ordered = sorted(modifications, key=lambda one: Method(modifications=(one,)).canonical())
+    for before, after in itertools.pairwise(ordered):
+        if before == after:
+            raise PlanError(
+                f"the same modification of {str(after.representation)!r} stands there twice; "
+                "use one with a larger rank or length instead."
+            )
+    for one in ordered:
+        label = f"{type(one.insertion).tag}_{type(one.form).tag}"
+        count = names[(one.representation.name, label)] = names.get((one.representation.name, label), 0) + 1
+        result.append((one, label if count == 1 else f"{label}_{count}"))
+    return result
+
+
+def select(one: Modification, sites: Sequence[Site]) -> list[Site]:
+    """Return the sites that the representation of ``one`` names.
+
+    Raises:
+        PlanError: there are none, or a layer is out of range.
+    """
+    wanted = one.representation
+    named = [site for site in sites if site.representation == wanted.name]
+    stacks = {site.stack.stack for site in sites}
+    if wanted.stack is not None and wanted.stack not in stacks:
+        raise PlanError(f"stack {wanted.stack!r}: this model has only: {', '.join(sorted(stacks))}.")
+    if wanted.name == "input" and len(stacks) > 1:
+        if wanted.stack == "decoder" or all(site.stack.stack == "decoder" for site in named):
+            raise PlanError(
+                "modified representation 'input': in an encoder-decoder model a prompt stands in front of the "
+                "encoder's tokens, and "
+                + ("the decoder's are no choice." if wanted.stack == "decoder" else "this encoder reads no tokens.")
+                + " Use 'head_attention' at 'attention.heads' for learned keys and values in the decoder."
+            )
+        named = [site for site in named if site.stack.stack == "encoder"]  # the paper's prompt is the encoder's
+    chosen = [site for site in named if wanted.stack in (None, site.stack.stack) and wanted.kind in (None, site.kind)]
+    if wanted.layers is not None:
+        depths = {
+            site.stack.stack: max(s.layer for s in sites if s.stack.stack == site.stack.stack) + 1 for site in chosen
+        }
+        for layer in wanted.layers:
+            if not any(-depth <= layer < depth for depth in depths.values()):
+                found = ", ".join(f"{stack} {depth}" for stack, depth in sorted(depths.items()))
+                raise PlanError(f"layers: there is no layer {layer}; depths of the selected stacks: {found or 'none'}.")
+        chosen = [s for s in chosen if s.layer in wanted.layers or s.layer - depths[s.stack.stack] in wanted.layers]
+    if not chosen and not wanted.optional:
+        raise PlanError(f"modified representation {str(wanted)!r}: {_why_nothing(wanted.name, sites)}")
+    return chosen
+
+
+def _why_nothing(name: str, sites: Sequence[Site]) -> str:
+    found = sorted({site.representation for site in sites}, key=rank)
+    if name not in found:
+        return f"this model has none ({NAMES[name]}). It has: {', '.join(found)}."
+    where = {f"{site.stack.stack} {site.kind or ''}".strip() for site in sites if site.representation == name}
+    return f"nothing in this model fits; it has {name!r} in: {', '.join(sorted(where))}."
+
+
+@lru_cache(maxsize=4096)
+def _own_parameters(form: Form, shape: Shape, shapes: tuple[Shape, ...] | None) -> int:
+    with torch.device("meta"):
+        shared = form.build_shared(shapes) if shapes else None
+        return sum(parameter.numel() for parameter in form.build(shape, shared, 0).parameters())
+
+
+@lru_cache(maxsize=4096)
+def _shared_parameters(form: Form, shapes: tuple[Shape, ...]) -> int:
+    with torch.device("meta"):
+        shared = form.build_shared(shapes)
+    return 0 if shared is None else sum(parameter.numel() for parameter in shared.parameters())
+
+
+def _refuse_without_interface(model: nn.Module, site: Site) -> None:
+    core = model.get_submodule(site.owner)
+    if not _uses_interface(core.forward):
+        raise PlanError(
+            f"modified representation 'attention.heads': {type(core).__name__} computes its attention without "
+            "transformers' attention interface, so nothing can be added inside it. What works here: "
+            "'bottleneck' or 'low_rank' at 'attention', 'attention.query' or 'ffn'."
+        )
+
+
+def _uses_interface(forward: Callable[..., object]) -> bool:
+    try:
+        return "get_interface" in inspect.getsource(forward)
+    except (OSError, TypeError):  # no source at hand: trust the table
+        return True

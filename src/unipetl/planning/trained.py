@@ -1,0 +1,79 @@
+"""Which parameters of the model itself a method trains: biases, norms, embeddings, the task head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from unipetl.architectures import Site
+from unipetl.errors import PlanError
+from unipetl.method import Method
+
+#: Model classes whose head is made for one task and starts untrained.
+TASK_HEADS = (
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForMultipleChoice",
+    "ForImageClassification",
+    "ForAudioClassification",
+    "ForNextSentencePrediction",
+    "DoubleHeadsModel",
+)
+
+
+def head_parameters(model: nn.Module, base: str, sites: Sequence[Site]) -> tuple[str, ...]:
+    """Return the names of the parameters of the task head, or of a language model's output projection."""
+    if not is_task_head(model):
+        output = getattr(model, "get_output_embeddings", lambda: None)()
+        if output is None:
+            return ()
+        own = {id(parameter) for parameter in output.parameters()}
+        return tuple(name for name, parameter in model.named_parameters() if id(parameter) in own)
+    inside = {base} if base else {site.stack_root for site in sites}
+    tokens = getattr(model, "get_input_embeddings", lambda: None)()
+    shared = {id(parameter) for parameter in tokens.parameters()} if isinstance(tokens, nn.Module) else set()
+    return tuple(
+        name
+        for name, parameter in model.named_parameters()
+        if not any(name.startswith(f"{root}.") for root in inside if root)
+        and ".unipetl." not in f".{name}"
+        and id(parameter) not in shared
+    )
+
+
+def is_task_head(model: nn.Module) -> bool:
+    """Return whether the model's class has a head made for one task."""
+    return any(cls.__name__.endswith(TASK_HEADS) for cls in type(model).__mro__)
+
+
+def trained_parameters(
+    method: Method, model: nn.Module, head: Sequence[str], *, train_head: bool
+) -> tuple[tuple[str, int], ...]:
+    """Return name and size of every parameter of ``model`` that ``method`` trains.
+
+    Raises:
+        PlanError: a group the method names is empty in this model.
+    """
+    tokens = getattr(model, "get_input_embeddings", lambda: None)()
+    embeddings = {id(p) for p in tokens.parameters()} if isinstance(tokens, nn.Module) else set()
+    untrained = {name for name, p in model.named_parameters() if not p.requires_grad}
+    fixed = untrained if len(untrained) < sum(1 for _ in model.parameters()) else set()  # sinusoids, not a frozen model
+    wanted = set(head) if "head" in method.train or (train_head and is_task_head(model)) else set()
+    for group in method.train:
+        before = len(wanted)
+        for name, parameter in model.named_parameters():
+            owner, _, last = name.rpartition(".")
+            norm = "norm" in owner.rpartition(".")[2].lower() or owner.rpartition(".")[2].startswith("ln_")
+            if ".unipetl." in f".{name}" or name in fixed:
+                continue
+            if (
+                group == "all"
+                or (group == "bias" and "bias" in name)
+                or (group == "norm" and norm and last in ("weight", "bias"))
+            ) or (group == "embeddings" and id(parameter) in embeddings):
+                wanted.add(name)
+        if len(wanted) == before and not (group == "head" and head) and "all" not in method.train:
+            raise PlanError(f"train {group!r}: {type(model).__name__} has no such parameters.")
+    return tuple((name, p.numel()) for name, p in model.named_parameters() if name in wanted)

@@ -1,0 +1,156 @@
+"""Reading a saved attachment, strictly and without a model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+import unipetl
+from unipetl import axis
+from unipetl.errors import CorruptFileError, MismatchError, StorageError
+from unipetl.files import sha256
+from unipetl.forms import FORMS, Form
+from unipetl.method import Method
+
+FORMAT = "unipetl-attachment"
+FORMAT_VERSION = 1
+DESCRIPTION = "unipetl.json"
+TENSORS = "unipetl.safetensors"
+#: The next description, complete on the disk before the tensor file is renamed; it serves if a crash comes between.
+NEXT_DESCRIPTION = ".unipetl.json.next"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A folder that has been read and checked: its description and its tensors."""
+
+    path: Path
+    description: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    @property
+    def name(self) -> str:
+        """The attachment's name when it was saved."""
+        return str(self.description["name"])
+
+    def method(self, forms: Sequence[type[Form]] = ()) -> Method:
+        """Return the method; ``forms`` are third-party forms it may name."""
+        data = dict(self.description["method"])
+        known = (*FORMS, *forms)
+        data["modifications"] = [
+            {**one, "form": axis.read(one["form"], known, "functional form")} for one in data["modifications"]
+        ]
+        return Method.from_plain(data)
+
+
+def read(path: str | Path, *, allow_nonfinite: bool = False) -> Saved:
+    """Read and check a folder written by [save][], without a model.
+
+    Raises:
+        StorageError: there is nothing of ours at ``path``.
+        CorruptFileError, MismatchError: see [load][].
+    """
+    folder = Path(path)
+    tensors_path = folder / TENSORS
+    if not folder.is_dir():
+        raise StorageError(f"{str(folder)!r} is no folder; expected one with {DESCRIPTION} and {TENSORS}.")
+    candidates = [folder / DESCRIPTION, folder / NEXT_DESCRIPTION]
+    present = [file for file in candidates if file.is_file()]
+    if not present:
+        raise StorageError(f"{str(folder)!r} holds no {DESCRIPTION}: nothing was saved there by unipetl.")
+    if not tensors_path.is_file():
+        raise CorruptFileError(f"{str(folder)!r} has a {DESCRIPTION} and no {TENSORS}: the save is incomplete.")
+    found = sha256(tensors_path)
+    descriptions = [_read_description(file) for file in present]
+    description = next((one for one in descriptions if one["sha256"] == found), descriptions[0])
+    try:
+        tensors = safetensors.torch.load_file(tensors_path)
+    except (safetensors.SafetensorError, ValueError, OSError) as error:
+        raise CorruptFileError(f"{str(tensors_path)!r} is no readable safetensors file: {error}") from error
+    _check_tensors(tensors, description, tensors_path, intact=description["sha256"] == found)
+    if not allow_nonfinite:
+        for key, value in tensors.items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise CorruptFileError(
+                    f"{str(tensors_path)!r}: tensor {key!r} has NaN or infinite values; the training diverged or "
+                    "the file is damaged. Pass allow_nonfinite=True to load it all the same."
+                )
+    return Saved(folder, description, tensors)
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CorruptFileError(f"{str(path)!r} is no readable JSON: {error}") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise MismatchError(f"{str(path)!r} is not the description of an attachment (no format {FORMAT!r}).")
+    version = data.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise MismatchError(
+            f"{str(path)!r} has format version {version!r}; this unipetl {unipetl.__version__} reads up to "
+            f"{FORMAT_VERSION}. Install a newer unipetl."
+        )
+    shape: dict[str, type] = {"name": str, "method": dict, "seed": int, "base": dict, "sha256": str, "tensors": dict}
+    for key, kind in shape.items():
+        if not isinstance(data.get(key), kind):
+            raise CorruptFileError(f"{str(path)!r}: field {key!r} is missing or is no {kind.__name__}.")
+    return data
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], description: dict[str, Any], path: Path, *, intact: bool) -> None:
+    listed: dict[str, Any] = description["tensors"]
+    same_names(set(tensors), set(listed), f"{str(path)!r}", f"its {DESCRIPTION}")
+    for key, value in tensors.items():
+        expected = listed[key]
+        found = {"shape": list(value.shape), "dtype": dtype_name(value)}
+        for part in ("shape", "dtype"):
+            if found[part] != expected.get(part):
+                raise CorruptFileError(
+                    f"{str(path)!r}: tensor {key!r} has {part} {found[part]}, "
+                    f"its {DESCRIPTION} says {expected.get(part)}."
+                )
+        if not intact and digest(value) != expected.get("sha256"):
+            raise CorruptFileError(
+                f"{str(path)!r}: the values of tensor {key!r} are not those that were saved (checksum)."
+            )
+    if not intact:
+        raise CorruptFileError(
+            f"{str(path)!r} is not the file that its {DESCRIPTION} describes (checksum of the file)."
+        )
+
+
+def same_names(found: set[str], expected: set[str], where: str, what: str) -> None:
+    """Raise unless two sets of tensor names are equal.
+
+    Raises:
+        CorruptFileError: with the first missing or extra name.
+    """
+    missing, extra = sorted(expected - found), sorted(found - expected)
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise CorruptFileError(f"{where}: tensor {missing[0]!r}{more} is missing, which {what} needs.")
+    if extra:
+        more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
+        raise CorruptFileError(f"{where}: tensor {extra[0]!r}{more} belongs nowhere in {what}.")
+
+
+def dtype_name(value: Tensor) -> str:
+    """Return the name of a tensor's dtype, such as ``float32``."""
+    return str(value.dtype).removeprefix("torch.")
+
+
+def digest(value: Tensor) -> str:
+    """Return the SHA-256 of a tensor's values."""
+    raw = value.detach().contiguous().reshape(-1).view(torch.uint8) if value.numel() else value.reshape(-1)
+    return hashlib.sha256(raw.numpy().tobytes() if math.prod(value.shape) else b"").hexdigest()
