@@ -5,6 +5,7 @@ Source: He et al. 2022, section 3.2 and equations 7 to 10.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar, Literal
 
 from pydantic import field_validator
@@ -16,7 +17,10 @@ class Composition(Axis):
     """Abstract: how the change joins h."""
 
     axis: ClassVar[str] = "composition"
-    equation: ClassVar[str]
+
+    @abstractmethod
+    def symbols(self) -> str:
+        """Return the composition as the paper writes it."""
 
 
 class Add(Composition):
@@ -27,7 +31,6 @@ class Add(Composition):
     """
 
     tag: ClassVar[str] = "add"
-    equation: ClassVar[str] = "h <- h + s*dh"
     scale: float | Literal["learned"] = 1.0
 
     @field_validator("scale")
@@ -37,6 +40,12 @@ class Add(Composition):
             raise ValueError("the scale must be a finite number other than 0, or 'learned'")
         return scale
 
+    def symbols(self) -> str:
+        """Return ``h ← h + s·Δh``, with the value of s where it is a number other than 1."""
+        if self.scale == 1.0:
+            return "h ← h + Δh"
+        return f"h ← h + {'s' if isinstance(self.scale, str) else f'{self.scale:g}'}·Δh"
+
 
 class Gate(Composition):
     """``h <- (1 - l) * h + l * dh``, l = the attention mass on the learned positions (equation 7).
@@ -45,14 +54,20 @@ class Gate(Composition):
     """
 
     tag: ClassVar[str] = "gate"
-    equation: ClassVar[str] = "h <- (1-λ)h + λ*dh"
+
+    def symbols(self) -> str:
+        """Return ``h ← (1-λ)h + λΔh``."""
+        return "h ← (1-λ)h + λΔh"
 
 
 class Multiply(Composition):
     """``h <- h * dh``, element by element (beyond the paper; Liu et al. 2022, (IA)^3)."""
 
     tag: ClassVar[str] = "multiply"
-    equation: ClassVar[str] = "h <- h ⊙ dh"
+
+    def symbols(self) -> str:
+        """Return ``h ← h ⊙ l``."""
+        return "h ← h ⊙ l"
 
 
 COMPOSITIONS: tuple[type[Composition], ...] = (Add, Gate, Multiply)

@@ -71,24 +71,21 @@ class Modification(BaseModel):
     def row(self) -> dict[str, str]:
         """Return the modification as a row of the paper's table 1, in words and symbols."""
         reads = "x" if isinstance(self.insertion, Parallel) else "h"
-        activation = {"relu": "ReLU", "gelu_tanh": "GELU", "gelu": "GELU", "identity": ""}
-        name = str(getattr(self.form, "activation", ""))
-        function = activation.get(name, name)
+        activation = str(getattr(self.form, "activation", ""))
+        function = _FUNCTIONS.get(activation, activation)
         equation = type(self.form).equation.replace("·", reads).replace("σ", function).replace("f(", f"{function}(")
         if not getattr(self.form, "bias", True):
             equation = equation.replace(" + b_down", "").replace(" + b_up", "")
-        scale = getattr(self.composition, "scale", None)
-        composed = type(self.composition).equation.replace("dh", "Δh")
-        if scale is not None:
-            composed = composed.replace(
-                "s*", {1.0: "", "learned": "s·"}.get(scale, f"{scale:g}·" if scale != "learned" else "")
-            )
         return {
             "functional form": equation,
             "insertion": type(self.insertion).tag,
             "representation": str(self.representation),
-            "composition": composed.replace("*", ""),
+            "composition": self.composition.symbols(),
         }
+
+
+#: How activations are written in equations.
+_FUNCTIONS = {"relu": "ReLU", "gelu": "GELU", "gelu_tanh": "GELU", "silu": "SiLU", "identity": ""}
 
 
 class Method(BaseModel):

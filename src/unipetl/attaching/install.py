@@ -126,17 +126,14 @@ def _install_heads(model: nn.Module, ports: Ports, record: Record, one: Placemen
 
 
 def _install_stack_hooks(model: nn.Module, active: list[Record]) -> None:
-    seen: set[str] = set()
-    rotary: set[str] = set()
-    for record in active:
-        for one in record.plan.placements:
-            root, table = one.site.stack_root, one.site.stack
-            if root not in seen:
-                seen.add(root)
-                stack = model.get_submodule(root)
-                blocks = stack.get_submodule(table.blocks)
-                stack.get_submodule(table.entry).register_forward_hook(EntryHook(blocks[0]))  # type: ignore[index]
-            if table.rotary and isinstance(one.modification.form, HeadAttention) and root not in rotary:
-                rotary.add(root)
-                hook: Any = PositionHook()
-                model.get_submodule(root).register_forward_pre_hook(hook, with_kwargs=True)
+    for entry, first_block in sorted({stack for record in active for stack in record.plan.stacks}):
+        model.get_submodule(entry).register_forward_hook(EntryHook(model.get_submodule(first_block)))
+    rotary = {
+        one.site.stack_root
+        for record in active
+        for one in record.plan.placements
+        if one.site.stack.rotary and isinstance(one.modification.form, HeadAttention)
+    }
+    for root in sorted(rotary):
+        hook: Any = PositionHook()
+        model.get_submodule(root).register_forward_pre_hook(hook, with_kwargs=True)

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from unipetl import notation
-from unipetl.architectures import Architecture, architecture_for, find_sites
+from unipetl.architectures import Architecture, Site, architecture_for, find_sites
+from unipetl.architectures.base import join_path
 from unipetl.errors import ArchitectureError, PlanError
 from unipetl.method import Method
 from unipetl.planning.blueprint import Plan
@@ -56,9 +57,18 @@ def plan(
         placements=placements,
         groups=groups,
         trained=trained,
+        stacks=_entries(sites),
         head=head if is_task_head(module) else (),
         base_parameters=sum(sizes.values()),
     )
+
+
+def _entries(sites: tuple[Site, ...]) -> tuple[tuple[str, str], ...]:
+    found = {
+        (join_path(site.stack_root, site.stack.entry), join_path(site.stack_root, f"{site.stack.blocks}.0"))
+        for site in sites
+    }
+    return tuple(sorted(found))
 
 
 def model_from_config(config: PreTrainedConfig) -> nn.Module:
