@@ -1,0 +1,31 @@
+"""Experiments: train one method, or compare many, and keep everything about a run where a person can read it.
+
+Names are imported when first used, so that this import is light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    "PetlSeq2SeqTrainer": "unipetl.experiment.trainer",
+    "PetlTrainer": "unipetl.experiment.trainer",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+if TYPE_CHECKING:
+    from unipetl.experiment.trainer import PetlSeq2SeqTrainer as PetlSeq2SeqTrainer
+    from unipetl.experiment.trainer import PetlTrainer as PetlTrainer
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'unipetl.experiment' has no attribute {name!r}")
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,121 @@
+"""transformers' Trainer, with checkpoints that hold what is trained and nothing else.
+
+A checkpoint is the attachment's two files, the optimizer, the scheduler, the random states and the
+trainer's state. The base model is never written: ``unipetl.load(base, checkpoint)`` reads one like any
+saved attachment, and resuming copies its tensors into the attachment the model already has.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import Seq2SeqTrainer, Trainer
+
+from unipetl import saved, storage
+from unipetl.attaching import Attachment, attachments
+from unipetl.errors import RunError, StorageError
+
+#: transformers' name for the file a checkpoint is complete with: it is written last.
+STATE_FILE = "trainer_state.json"
+CHECKPOINT_FILES = (saved.DESCRIPTION, saved.TENSORS, "optimizer.pt", "scheduler.pt", "rng_state.pth", STATE_FILE)
+
+
+class _TrainedTensorsOnly(Trainer):
+    """Where the Trainer reads and writes a model, read and write its attachment."""
+
+    def __init__(self, *args: Any, attachment: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._attachment = attachment
+        self._trained()
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise RunError(
+                f"{type(self).__name__} writes whole tensors, and FSDP or DeepSpeed split them over processes; "
+                "train with transformers' Trainer there, whose own checkpoints fit the split."
+            )
+
+    def _trained(self) -> Attachment:
+        model = self.model
+        found = {one.name: one for one in attachments(model)} if isinstance(model, nn.Module) else {}
+        if self._attachment is None and len(found) == 1:
+            return next(iter(found.values()))
+        if self._attachment in found:
+            return found[self._attachment]
+        trainer = type(self).__name__
+        if not found:
+            raise RunError(
+                f"{trainer}: {type(model).__name__} has no attachment, so there would be nothing to train or save. "
+                "Call unipetl.attach(model, method) first."
+            )
+        listed = ", ".join(map(repr, found))
+        asked = "which one is trained?" if self._attachment is None else f"there is none called {self._attachment!r}."
+        raise RunError(f"{trainer}: the model has the attachments {listed}; {asked} Pass attachment=.")
+
+    def _restore(self, folder: str) -> None:
+        trained = self._trained()
+        storage.restore(trained.model, folder, name=trained.name)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if self.args.should_save:
+            trained = self._trained()
+            storage.save(trained.model, output_dir or self.args.output_dir or ".", name=trained.name)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        folder = Path(resume_from_checkpoint)
+        missing = [name for name in CHECKPOINT_FILES if not (folder / name).is_file()]
+        if missing:
+            raise RunError(
+                f"cannot resume from {str(folder)!r}: it has no {missing[0]}. Expected a checkpoint of "
+                f"{type(self).__name__} with {', '.join(CHECKPOINT_FILES)}."
+            )
+        self._restore(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        assert self.state.best_model_checkpoint is not None  # the Trainer asks only where there is one
+        self._restore(self.state.best_model_checkpoint)
+
+
+class PetlTrainer(_TrainedTensorsOnly):
+    """A ``transformers.Trainer`` whose checkpoints hold the trained tensors alone.
+
+    Everything else is transformers': arguments, callbacks, schedules, ``resume_from_checkpoint``,
+    ``load_best_model_at_end``. A resumed run ends where an uninterrupted one does, bit for bit on a CPU.
+
+    Args:
+        *args: as for ``transformers.Trainer``.
+        attachment: which attachment of the model is trained; None if there is only one.
+        **kwargs: as for ``transformers.Trainer``.
+
+    Raises:
+        RunError: the model has no such attachment.
+
+    Example::
+
+        unipetl.attach(model, "lora(rank=8)")
+        PetlTrainer(model=model, args=TrainingArguments("out"), train_dataset=data).train()
+    """
+
+
+class PetlSeq2SeqTrainer(_TrainedTensorsOnly, Seq2SeqTrainer):
+    """A ``transformers.Seq2SeqTrainer`` whose checkpoints hold the trained tensors alone; see [PetlTrainer][]."""
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the latest complete checkpoint in ``folder``, or None.
+
+    One that a killed process left half written, or whose attachment is damaged, is passed over.
+    """
+    found = [(int(path.name.rpartition("-")[2]), path) for path in folder.glob("checkpoint-*") if _numbered(path)]
+    for _, path in sorted(found, reverse=True):
+        if all((path / name).is_file() and (path / name).stat().st_size for name in CHECKPOINT_FILES):
+            try:
+                saved.read(path)
+            except StorageError:
+                continue
+            return path
+    return None
+
+
+def _numbered(path: Path) -> bool:
+    return path.is_dir() and path.name.rpartition("-")[2].isdigit()
