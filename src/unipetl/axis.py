@@ -88,7 +88,7 @@ def schema(options: Sequence[type[Axis]]) -> dict[str, Any]:
     """Return the JSON schema of the notation of one axis."""
     variants: list[dict[str, Any]] = []
     for option in options:
-        body = option.model_json_schema()
+        body = _inlined(option.model_json_schema())
         if not body.get("required"):
             variants.append({"const": option.tag})
         variants.append(
@@ -100,3 +100,17 @@ def schema(options: Sequence[type[Axis]]) -> dict[str, Any]:
             }
         )
     return {"oneOf": variants}
+
+
+def _inlined(body: dict[str, Any]) -> dict[str, Any]:
+    """Put the definitions that a schema refers to in the places that refer to them."""
+    definitions = body.pop("$defs", {})
+
+    def walk(node: Any) -> Any:
+        if isinstance(node, dict):
+            name = str(node.get("$ref", "")).removeprefix("#/$defs/")
+            return walk(definitions[name]) if name in definitions else {key: walk(one) for key, one in node.items()}
+        return [walk(one) for one in node] if isinstance(node, list) else node
+
+    inlined: dict[str, Any] = walk(body)
+    return inlined
