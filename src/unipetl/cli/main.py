@@ -1,0 +1,55 @@
+"""The command line's entry: the verbs by name, and the options of all of them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import unipetl
+from unipetl.cli import doctor, fetch, inspect, methods, params, schema
+from unipetl.cli.boundary import Verbs
+from unipetl.cli.options import examples
+
+app = typer.Typer(
+    cls=Verbs,
+    name="unipetl",
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        ("the design space, method by method", "unipetl methods"),
+        (
+            "what methods cost on a model",
+            'unipetl params -m roberta-base -x "mam(length=16, rank=16)" -x "lora(rank=8)"',
+        ),
+        ("train and compare methods on the built-in demo", "unipetl compare --demo --quick"),
+    ),
+)
+
+#: The verbs, in the order of the help. Each is a module with a ``command`` and its EXAMPLES.
+VERBS = (methods, params, inspect, schema, fetch, doctor)
+
+for verb in VERBS:
+    app.command(verb.__name__.rpartition(".")[2], epilog=verb.EXAMPLES)(verb.command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"unipetl {unipetl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show what the libraries log and warn of.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Parameter-efficient transfer learning as one design space: adapters, prefix tuning, LoRA and what lies between.
+
+    Exit codes: 0 done, 1 an error (the message says what would work), 2 wrong usage, 130 interrupted.
+    """

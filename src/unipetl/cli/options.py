@@ -1,0 +1,41 @@
+"""Options that several verbs share, and how a method is given on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from unipetl.method import Method
+
+Json = Annotated[bool, typer.Option("--json", help="Write JSON on standard output, messages on standard error.")]
+Model = Annotated[
+    str,
+    typer.Option("--model", "-m", metavar="MODEL", help="A standard name, a folder with a config.json, or a hub name."),
+]
+
+
+def examples(*lines: tuple[str, str]) -> str:
+    """Return a help text's last paragraph, from pairs of a note and the command line it is about."""
+    shown = [f"[dim]# {note}[/dim]\n$ {line.replace('[', chr(92) + '[')}" for note, line in lines]
+    return "\n".join(["[bold]Examples[/bold]", *shown])
+
+
+def read_method(text: str) -> Method:
+    """Return the method that ``text`` denotes: notation, or the path of a YAML or JSON file.
+
+    Raises:
+        NotationError, MethodError: it denotes none.
+        OSError, UnicodeError: the file cannot be read.
+    """
+    from unipetl import notation
+    from unipetl.errors import NotationError
+    from unipetl.method import Method
+
+    if text.endswith((".yaml", ".yml", ".json")):
+        if not Path(text).exists():
+            raise NotationError(f"method {text!r}: there is no such file.")
+        return Method.from_yaml(Path(text).read_text(encoding="utf-8"))
+    return notation.parse(text)
