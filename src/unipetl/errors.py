@@ -67,6 +67,10 @@ class RunError(PetlError, RuntimeError):
     """A training run, or its directory, cannot be used."""
 
 
+class CheckError(PetlError, AssertionError):
+    """A check of unipetl.testing failed: a form or an architecture does not keep a promise."""
+
+
 def nearest(name: str, options: Iterable[str]) -> str | None:
     """Return the option a misspelt ``name`` most probably meant, or None."""
     pool = sorted(set(options))

@@ -122,7 +122,8 @@ class BottleneckDelta(Delta):
             z = nn.functional.dropout(z, form.dropout, self.training)
         change = nn.functional.linear(z, self.up.to(z.dtype), _cast(self.up_bias, z.dtype))
         if self.layer_norm is not None and form.layer_norm == "out":
-            change = self.layer_norm(change * (form.inner_scale if self.inner_scale is None else self.inner_scale))
+            factor = form.inner_scale if self.inner_scale is None else self.inner_scale.to(change.dtype)
+            change = self.layer_norm(change * factor)
         return change
 
 

@@ -1,9 +1,24 @@
-"""What anyone can test a form or an architecture with: tiny models, random methods, and two checks.
+"""What anyone can test a form or an architecture with: tiny models, random methods, laws, and two checks.
 
-``check_form`` and ``check_architecture`` need nothing but unipetl; ``strategies`` needs hypothesis.
+Everything here needs unipetl alone, but for ``unipetl.testing.strategies``, which needs hypothesis.
 """
 
+from unipetl.errors import CheckError
+from unipetl.testing.architectures import SMALL, check_architecture
 from unipetl.testing.families import FAMILIES, Family, family
-from unipetl.testing.models import batch, build, randomize
+from unipetl.testing.forms import check_form
+from unipetl.testing.models import batch, build, prompt, randomize
 
-__all__ = ["FAMILIES", "Family", "batch", "build", "family", "randomize"]
+__all__ = [
+    "FAMILIES",
+    "SMALL",
+    "CheckError",
+    "Family",
+    "batch",
+    "build",
+    "check_architecture",
+    "check_form",
+    "family",
+    "prompt",
+    "randomize",
+]

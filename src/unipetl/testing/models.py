@@ -92,7 +92,7 @@ def batch(
         rows: size of the batch.
         length: tokens in the longest row.
         padding: with ``right`` or ``left`` every row after the first is shorter by two more tokens.
-        labels: whether the model can compute a loss from it.
+        labels: whether the model can compute a loss from it; if not, a decoder gets tokens of its own, never padded.
         seed: the batch depends on it alone.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -117,9 +117,21 @@ def batch(
         made = {"input_ids": ids, "attention_mask": mask}
     if audio and "Classification" not in head:
         made |= {"decoder_input_ids": ids, "decoder_attention_mask": mask}
-    elif head.endswith("Model") and config.is_encoder_decoder and not head.endswith(("EncoderModel", "MTModel")):
-        made["decoder_input_ids"] = ids.flip(0).contiguous() if padding == "none" else ids
+    elif _reads_two_texts(model) and (head.endswith("Model") or not labels):
+        made["decoder_input_ids"] = torch.randint(_FIRST_WORD, VOCABULARY, (rows, length - 2), generator=generator)
     return {**made, **_labels(head, ids, mask, rows, generator)} if labels else made
+
+
+def prompt(model: nn.Module, **settings: Any) -> dict[str, Tensor]:
+    """Return what ``model.generate`` continues; the settings are those of [batch][unipetl.testing.batch]."""
+    made = batch(model, labels=False, **settings)
+    return {name: value for name, value in made.items() if not name.startswith("decoder_")}
+
+
+def _reads_two_texts(model: nn.Module) -> bool:
+    name = type(model).__name__
+    both = bool(model.config.is_encoder_decoder)  # type: ignore[union-attr]
+    return both and name.endswith(("Model", "ForConditionalGeneration"))
 
 
 def _labels(head: str, ids: Tensor, mask: Tensor, rows: int, generator: torch.Generator) -> dict[str, Tensor]:

@@ -1,0 +1,98 @@
+"""What the laws compare: a model's results, random values for its changes, and failures that read well."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unipetl.attaching import Attachment
+from unipetl.errors import CheckError
+from unipetl.notation import parse
+
+Call = Mapping[str, Tensor]
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise unless ``holds``.
+
+    Raises:
+        CheckError: with ``message``.
+    """
+    if not holds:
+        raise CheckError(message)
+
+
+def same(found: Tensor, wanted: Tensor, what: str) -> None:
+    """Require two tensors to be bit for bit equal."""
+    require(found.shape == wanted.shape, f"{what}: shape {tuple(found.shape)} instead of {tuple(wanted.shape)}.")
+    require(torch.equal(found, wanted), f"{what}: not equal; the largest difference is {_largest(found, wanted):.3g}.")
+
+
+def close(found: Tensor, wanted: Tensor, what: str, atol: float = 1e-9) -> None:
+    """Require two tensors to agree within ``atol``."""
+    require(found.shape == wanted.shape, f"{what}: shape {tuple(found.shape)} instead of {tuple(wanted.shape)}.")
+    agree = torch.allclose(found.double(), wanted.double(), rtol=atol, atol=atol)
+    require(agree, f"{what}: they differ by up to {_largest(found, wanted):.3g}; {atol:g} is allowed.")
+
+
+def differ(found: Tensor, other: Tensor, what: str, least: float = 1e-7) -> None:
+    """Require two tensors to differ by at least ``least`` somewhere."""
+    gap = _largest(found, other)
+    require(gap >= least, f"{what}: expected a difference, and the largest is {gap:.3g}.")
+
+
+def _largest(a: Tensor, b: Tensor) -> float:
+    if a.shape != b.shape or not a.numel():
+        return float("nan") if a.shape == b.shape else float("inf")
+    gaps = (a.double() - b.double()).abs()
+    return float(gaps.nan_to_num(nan=float("inf")).max()) if not torch.equal(a, b) else 0.0
+
+
+def outputs(model: nn.Module, call: Call) -> Tensor:
+    """Return what ``model`` computes for ``call``: logits, a span's two logits side by side, or hidden states."""
+    with torch.no_grad():
+        return logits_of(model(**call))
+
+
+def logits_of(output: Any) -> Tensor:
+    """Return the logits, or the last hidden states, in a model's output."""
+    if "start_logits" in output:
+        return torch.stack([output["start_logits"], output["end_logits"]], dim=-1)
+    found = output["logits"] if "logits" in output else output["last_hidden_state"]
+    assert isinstance(found, Tensor)
+    return found
+
+
+def loss_of(model: nn.Module, call: Call) -> Tensor:
+    """Return a loss: the model's own where ``call`` has labels, else the mean squares of all it returns."""
+    output = model(**call)
+    loss = output.get("loss")
+    if loss is not None:
+        return loss
+    parts = [part for part in output.values() if isinstance(part, Tensor)]
+    return torch.stack([part.square().mean() for part in parts]).sum()
+
+
+def scatter(attachment: Attachment, *, seed: int = 0, size: float = 0.3) -> Attachment:
+    """Add noise to every value of the attachment's changes; the model's own parameters stay.
+
+    The noise depends on ``seed`` and the tensor's name alone. Fresh changes are often zero, and a law about
+    zero holds for broken code too.
+    """
+    with torch.no_grad():
+        for name, tensor in attachment.tensors().items():
+            if not name.startswith("model/"):
+                digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+                generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+                noise = torch.randn(tensor.shape, generator=generator) * size
+                tensor.add_(noise.to(device=tensor.device, dtype=tensor.dtype))
+    return attachment
+
+
+def changes(method: Any) -> bool:
+    """Return whether ``method`` modifies any representation."""
+    return bool(parse(method).modifications)

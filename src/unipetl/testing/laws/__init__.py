@@ -1,0 +1,25 @@
+"""The laws that hold for every method on every model, as functions that raise where they do not.
+
+Each takes a model without attachments, which it may leave changed (give it a copy), a method, and usually the
+arguments of one call.
+"""
+
+from unipetl.testing.laws.base import leaves_the_base_alone
+from unipetl.testing.laws.generation import generates_the_same_without_cache
+from unipetl.testing.laws.gradients import trains_its_own_and_nothing_else
+from unipetl.testing.laws.identity import promises_zero, starts_as_the_bare_model
+from unipetl.testing.laws.padding import ignores_padding
+from unipetl.testing.laws.removal import Snapshot, detaches_exactly
+from unipetl.testing.laws.saving import survives_saving
+
+__all__ = [
+    "Snapshot",
+    "detaches_exactly",
+    "generates_the_same_without_cache",
+    "ignores_padding",
+    "leaves_the_base_alone",
+    "promises_zero",
+    "starts_as_the_bare_model",
+    "survives_saving",
+    "trains_its_own_and_nothing_else",
+]

@@ -1,0 +1,46 @@
+"""Training leaves the base model's keys and weights alone, but for those the method trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from unipetl.attaching import attach
+from unipetl.method import Method
+from unipetl.testing.compare import Call, loss_of, require, same, scatter
+
+
+def leaves_the_base_alone(
+    model: nn.Module, method: Method | str, call: Call, *, steps: int = 2, **attaching: Any
+) -> None:
+    """Attach, take optimizer steps with weight decay over every parameter that asks for them, and compare.
+
+    Raises:
+        CheckError: the law does not hold.
+    """
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    shared = {name: id(parameter) for name, parameter in model.named_parameters(remove_duplicate=False)}
+    attachment = scatter(attach(model, method, **attaching))
+    for name, value in before.items():
+        require(name in model.state_dict(), f"attaching lost the key {name!r}.")
+        same(model.state_dict()[name], value, f"{name} after attaching")
+    extra = [name for name in model.state_dict() if name not in before and ".unipetl." not in f".{name}"]
+    require(not extra, f"attaching added keys outside its own place: {extra[:3]}.")
+    start = {name: tensor.detach().clone() for name, tensor in attachment.tensors().items()}
+    own = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not own:
+        return
+    optimizer = torch.optim.AdamW(own, lr=1e-2, weight_decay=0.1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        torch.autograd.backward(loss_of(model, call))
+        optimizer.step()
+    trained = {id(tensor) for tensor in attachment.tensors().values()}
+    after = model.state_dict()
+    for name, value in before.items():
+        if shared.get(name) not in trained:
+            same(after[name], value, f"{name}, which is not trained, after {steps} steps")
+    for name, tensor in attachment.tensors().items():
+        require(not torch.equal(tensor, start[name]), f"{name} did not move in {steps} steps.")

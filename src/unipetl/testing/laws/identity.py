@@ -1,0 +1,33 @@
+"""A method whose forms promise to start at zero change computes the bare model before training, bit for bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from unipetl.attaching import attach
+from unipetl.composition import Gate
+from unipetl.method import Method
+from unipetl.notation import parse
+from unipetl.testing.compare import Call, differ, outputs, same, scatter
+
+
+def promises_zero(method: Method | str) -> bool:
+    """Return whether every modification starts without effect. A gated one never does: it takes attention."""
+    return all(one.form.starts_at_zero and not isinstance(one.composition, Gate) for one in parse(method).modifications)
+
+
+def starts_as_the_bare_model(model: nn.Module, method: Method | str, call: Call, **attaching: Any) -> None:
+    """Check the promise where there is one, and that random values change the result.
+
+    Raises:
+        CheckError: the law does not hold.
+    """
+    bare = outputs(model, call)
+    attachment = attach(model, method, **attaching)
+    if promises_zero(method):
+        same(outputs(model, call), bare, "a fresh attachment that promises zero change, against the bare model")
+    if attachment.plan.placements:
+        scatter(attachment)
+        differ(outputs(model, call), bare, "an attachment with random values, against the bare model")
