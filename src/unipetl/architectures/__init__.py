@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from unipetl.architectures.bart import BART, MARIAN, MBART, WHISPER
-from unipetl.architectures.base import Architecture, Port, Projection, Site, StackTable, find_sites
+from unipetl.architectures.base import Architecture, Port, Projection, Site, StackTable
 from unipetl.architectures.bert import BERT, ROBERTA
 from unipetl.architectures.distilbert import DISTILBERT
 from unipetl.architectures.gpt2 import GPT2
 from unipetl.architectures.llama import LLAMA
+from unipetl.architectures.sites import find_sites, join_path
 from unipetl.architectures.t5 import T5, T5_GATED
 from unipetl.errors import ArchitectureError, unknown
 
@@ -56,4 +57,5 @@ __all__ = [
     "StackTable",
     "architecture_for",
     "find_sites",
+    "join_path",
 ]

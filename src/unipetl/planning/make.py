@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from unipetl import notation
-from unipetl.architectures import Architecture, Site, architecture_for, find_sites
-from unipetl.architectures.base import join_path
+from unipetl.architectures import Architecture, Site, architecture_for, find_sites, join_path
 from unipetl.errors import ArchitectureError, PlanError
 from unipetl.method import Method
 from unipetl.planning.blueprint import Plan
