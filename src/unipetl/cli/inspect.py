@@ -11,8 +11,11 @@ import typer
 from unipetl.cli import screen
 from unipetl.cli.methods import HEADINGS, table_rows
 from unipetl.cli.options import Json, examples
+from unipetl.cli.results import duration, run_directories, show_results
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from unipetl.saved import Saved
 
 EXAMPLES = examples(
@@ -37,8 +40,12 @@ def command(
     folder = path.parent if path.name in (saved.DESCRIPTION, saved.TENSORS) and path.is_file() else path
     if any((folder / name).is_file() for name in (saved.DESCRIPTION, saved.NEXT_DESCRIPTION)):
         _attachment(saved.read(folder), as_json=as_json)
-        return
-    raise _nothing(folder)
+    elif (folder / "recipe.yaml").is_file():
+        _run(folder, as_json=as_json)
+    elif any(folder.glob("seed-*/recipe.yaml")):
+        _seeds(folder, as_json=as_json)
+    else:
+        raise _nothing(folder)
 
 
 def _nothing(path: Path) -> Exception:
@@ -55,18 +62,85 @@ def _nothing(path: Path) -> Exception:
     return StorageError(f"{str(path)!r} holds nothing of unipetl's; {expected}.")
 
 
+def _run(path: Path, *, as_json: bool) -> None:
+    data = _run_data(path)
+    recipe, result, adapter = data["recipe"], data["result"], data["attachment"]
+    if as_json:
+        screen.show_json(data)
+        return
+    screen.show(f"Run of seed {data['seed']} in {path}", style="bold")
+    facts = {"task": recipe["task"], "method": str(recipe["method"]), "model": recipe["model"] or "the task's own"}
+    if result is None:
+        facts["state"] = "not finished; its recipe run there again finishes it"
+    else:
+        facts |= {
+            "state": "finished",
+            result["metric"]: f"{result['score']:.4f}",
+            "trained": f"{result['parameters']:,} of {result['base_parameters']:,} ({screen.percent(result['share'])})",
+            "steps": f"{result['steps']:,} in {duration(result['train_seconds'])}",
+            "peak memory": f"{result['peak_memory_bytes'] / 1e6:,.0f} MB",
+        }
+    if adapter is not None:
+        facts["checksums"] = f"verified (sha256 {adapter['sha256'][:16]}); unipetl inspect {path / 'adapter'}"
+    show_facts(facts)
+
+
+def _seeds(path: Path, *, as_json: bool) -> None:
+    from unipetl.experiment.directory import RunDirectory
+
+    paths = run_directories(path)
+    data = [_run_data(one) for one in paths]
+    if as_json:
+        screen.show_json({"kind": "experiment", "runs": data})
+        return
+    screen.show(
+        f"{len(paths)} runs in {path}: {data[0]['recipe']['task']}, {data[0]['recipe']['method']}\n", style="bold"
+    )
+    results = [result for one in paths if (result := RunDirectory(one).result()) is not None]
+    if results:
+        show_results(results)
+    for one in data:
+        if one["result"] is None:
+            screen.show(f"{one['path']}: not finished")
+
+
+def _run_data(path: Path) -> dict[str, Any]:
+    from unipetl import saved
+    from unipetl.experiment.directory import RunDirectory
+
+    files = RunDirectory(path)
+    recipe, seed = files.read_recipe()
+    result = files.result()
+    adapter = _described(saved.read(files.adapter)) if files.adapter.is_dir() else None
+    return {
+        "kind": "run",
+        "path": str(path),
+        "seed": seed,
+        "recipe": recipe.resolved(),
+        "result": result.to_dict() if result else None,
+        "attachment": adapter,
+    }
+
+
+def _described(saved: Saved) -> dict[str, Any]:
+    fields: dict[str, Any] = {key: value for key, value in saved.description.items() if key != "tensors"}
+    tensors = [
+        {"name": name, "shape": list(one.shape), "dtype": _dtype(one), "size": one.numel()}
+        for name, one in saved.tensors.items()
+    ]
+    return {"kind": "attachment", **fields, "verified": True, "tensors": tensors}
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def _attachment(saved: Saved, *, as_json: bool) -> None:
     description, method = saved.description, saved.method()
-    sizes = {name: value.numel() for name, value in saved.tensors.items()}
-    shapes = {name: list(value.shape) for name, value in saved.tensors.items()}
-    dtypes = {name: str(value.dtype).removeprefix("torch.") for name, value in saved.tensors.items()}
     if as_json:
-        fields: dict[str, Any] = {key: value for key, value in description.items() if key != "tensors"}
-        tensors = [
-            {"name": name, "shape": shapes[name], "dtype": dtypes[name], "size": size} for name, size in sizes.items()
-        ]
-        screen.show_json({"kind": "attachment", **fields, "verified": True, "tensors": tensors})
+        screen.show_json(_described(saved))
         return
+    size = sum(one.numel() for one in saved.tensors.values())
     base, written = description["base"], description.get("versions")
     versions = written if isinstance(written, dict) else {}
     screen.show(f"Attachment {saved.name!r} in {saved.path}\n", style="bold")
@@ -74,13 +148,13 @@ def _attachment(saved: Saved, *, as_json: bool) -> None:
     facts = {
         "base": f"{base.get('model_class')} ({base.get('model_type')}), {_count(base.get('parameters'))} parameters",
         "fingerprint": f"structure {str(base.get('structure'))[:16]}, weights {str(base.get('weights'))[:16]}",
-        "trained": f"{sum(sizes.values()):,} values in {len(sizes)} tensors",
+        "trained": f"{size:,} values in {len(saved.tensors)} tensors",
         "seed": str(description["seed"]),
         "written by": ", ".join(f"{name} {number}" for name, number in versions.items()),
         "checksums": f"verified (sha256 {description['sha256'][:16]})",
     }
     show_facts(facts)
-    rows = [[name, " × ".join(map(str, shapes[name])), dtypes[name], size] for name, size in sizes.items()]
+    rows = [[name, " × ".join(map(str, one.shape)), _dtype(one), one.numel()] for name, one in saved.tensors.items()]
     screen.show_table(("tensor", "shape", "dtype", "values"), rows, numbers=("values",))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +23,12 @@ def examples(*lines: tuple[str, str]) -> str:
     """Return a help text's last paragraph, from pairs of a note and the command line it is about."""
     shown = [f"[dim]# {note}[/dim]\n$ {line.replace('[', chr(92) + '[')}" for note, line in lines]
     return "\n".join(["[bold]Examples[/bold]", *shown])
+
+
+def paragraphs(command: Callable[..., object]) -> str:
+    """Return a command's docstring with each paragraph on one line, to be broken where the screen ends."""
+    text = inspect.cleandoc(command.__doc__ or "")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def read_method(text: str) -> Method:

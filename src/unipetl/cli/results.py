@@ -1,0 +1,69 @@
+"""Finished runs as a table, and where runs lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+from unipetl.cli import screen
+
+if TYPE_CHECKING:
+    from unipetl.experiment.directory import RunResult
+
+
+def seed_directory(output: Path, seed: int) -> Path:
+    """Return where the run of ``seed`` lies under the directory of an experiment."""
+    return output / f"seed-{seed}"
+
+
+def run_directories(path: Path) -> list[Path]:
+    """Return ``path`` if it is a run, else the runs of an experiment's seeds in it.
+
+    Raises:
+        RunError: there is no run.
+    """
+    from unipetl.experiment.directory import RunDirectory
+
+    seeds = [one for one in path.glob("seed-*") if RunDirectory(one).recipe.is_file()] if path.is_dir() else []
+    if seeds and not RunDirectory(path).recipe.is_file():
+        return sorted(seeds, key=lambda one: (len(one.name), one.name))
+    RunDirectory(path).read_recipe()
+    return [path]
+
+
+def show_results(results: Sequence[RunResult]) -> None:
+    """Write a table of finished runs of one recipe, and their mean."""
+    first = results[0]
+    columns = ("seed", first.metric, "trained", "share", "steps", "time", "directory")
+    rows: list[list[object]] = [
+        [
+            str(one.seed),
+            f"{one.score:.4f}",
+            one.parameters,
+            screen.percent(one.share),
+            one.steps,
+            duration(one.train_seconds),
+            str(one.path),
+        ]
+        for one in results
+    ]
+    if len(results) > 1:
+        scores = [one.score for one in results]
+        rows += [[], ["mean", f"{mean(scores):.4f} ± {stdev(scores):.4f}", None, None, None, None, ""]]
+    screen.show_table(columns, rows, numbers=columns[:-1])
+
+
+def result_data(result: RunResult) -> dict[str, Any]:
+    """Return a finished run as JSON-ready data, its directory included."""
+    return {"path": str(result.path), **result.to_dict()}
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as ``1 h 02 min``, ``3 min 20 s`` or ``4.2 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

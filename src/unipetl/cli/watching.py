@@ -1,0 +1,111 @@
+"""Watching work that takes a while: a bar on a terminal, a line per phase elsewhere, and how to go on after Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+import typer
+
+from unipetl.cli import screen
+from unipetl.cli.boundary import INTERRUPTED
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from unipetl.experiment.progress import Listener, Progress
+
+DOING = {
+    "prepare": "preparing the data and the model",
+    "attach": "attaching the method",
+    "train": "training",
+    "evaluate": "evaluating",
+    "save": "saving",
+    "done": "done",
+}
+
+
+@contextmanager
+def resumable(hint: str) -> Iterator[None]:
+    """Say ``hint`` when the work inside is interrupted, and end with exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        screen.say(f"interrupted. {hint}", style="yellow")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Keep the libraries' own progress bars off the screen."""
+    import datasets
+    from transformers.utils import logging
+
+    before = (logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled())
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if before[0]:
+            logging.enable_progress_bar()
+        if not before[1]:
+            datasets.enable_progress_bars()
+
+
+@contextmanager
+def watched() -> Iterator[Callable[[str], Listener]]:
+    """Give a function from a run's title to a listener that shows how the run goes on, on standard error."""
+    terminal = sys.stderr.isatty()
+    with hushed(), _bar() if terminal else nullcontext() as bar:
+        yield lambda title: _on_bar(bar, title) if bar is not None else _in_lines(title)
+
+
+def _bar() -> Bar:
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=screen.console(stderr=True),
+        transient=True,
+    )
+
+
+def _on_bar(bar: Bar, title: str) -> Listener:
+    line = bar.add_task(f"{title}: starting", total=None, loss="")
+
+    def listen(progress: Progress) -> None:
+        description = f"{title}: {DOING[progress.phase]}"
+        bar.update(line, description=description, completed=progress.step, total=progress.total)
+        if "loss" in progress.values:
+            bar.update(line, loss=f"loss {progress.values['loss']:.4f}")
+        if progress.phase == "done":
+            bar.remove_task(line)
+
+    return listen
+
+
+def _in_lines(title: str) -> Listener:
+    phases: list[str] = []
+
+    def listen(progress: Progress) -> None:
+        if progress.phase not in phases:
+            phases.append(progress.phase)
+            steps = f", {progress.total} steps" if progress.phase == "train" and progress.total else ""
+            screen.say(f"{title}: {DOING[progress.phase]}{steps}")
+
+    return listen
