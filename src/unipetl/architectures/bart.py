@@ -56,7 +56,9 @@ def _stack(
 
 def _family(model_types: tuple[str, ...], *, norm_first: bool, entry: str, scale: str | None = None) -> Architecture:
     encoder = _stack("encoder", norm_first=norm_first, entry=entry, scale=scale)
-    return Architecture(model_types, (encoder, _stack("decoder", norm_first=norm_first, entry=entry, scale=scale)))
+    # A decoder that scales whatever vectors it is given would scale a prompt, too: it has no place for one.
+    tokens = "embed_tokens" if scale is None else ""
+    return Architecture(model_types, (encoder, _stack("decoder", norm_first=norm_first, entry=entry, tokens=tokens)))
 
 
 BART = _family(("bart",), norm_first=False, entry="layernorm_embedding")
@@ -66,6 +68,6 @@ WHISPER = Architecture(
     model_types=("whisper",),
     stacks=(
         _stack("encoder", norm_first=True, entry="conv2", tokens=""),
-        _stack("decoder", norm_first=True, entry="embed_tokens"),
+        _stack("decoder", norm_first=True, entry="embed_tokens", tokens=""),
     ),
 )

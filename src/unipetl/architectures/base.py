@@ -91,7 +91,7 @@ class StackTable:
         attentions, feed_forward: the sub-layers.
         norm_first: whether norms come before the sub-layers (pre-norm).
         entry: a module outside the blocks whose result enters them, relative to ``root``.
-        tokens: the token embedding, relative to ``root``; "" where the stack reads no tokens (audio).
+        tokens: the token embedding, relative to ``root``; "" where a prompt has no place (audio, for one).
         positions: position and segment embeddings that are added to the tokens, relative to ``root``.
         prompt_at: where prompt vectors enter: ``tokens`` in front of the token vectors, ``entry`` in front of
             what ``entry`` reads (embeddings already summed).

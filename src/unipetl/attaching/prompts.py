@@ -117,19 +117,23 @@ class LengthenEntry:
 
 @dataclass
 class ShortenPositions:
-    """Forward pre-hook on a position embedding that is called with the lengthened shape."""
+    """Forward pre-hook on a position embedding that is called with the lengthened shape or positions."""
 
     prompts: Prompts
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> Any:
-        """Return the shape, or the (batch, l + n) tensor that stands for it, without the prompt."""
-        if not self.prompts.lengthened or not args:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the arguments without the prompt: a shape, a (batch, l + n) tensor for it, or positions."""
+        length, lengthened = self.prompts.length, self.prompts.lengthened
+        positions = kwargs.get("position_ids")
+        if isinstance(positions, Tensor):  # BART's decoder counts them itself, what its cache holds included
+            return args, {**kwargs, "position_ids": positions[..., :-length] if lengthened else positions - length}
+        if not lengthened or not args:
             return None
         first = args[0]
         if isinstance(first, torch.Size):
-            return (torch.Size([first[0], first[1] - self.prompts.length, *first[2:]]), *args[1:])
-        if first.is_floating_point():  # BART passes one column of the vectors, for its shape
-            return (first[:, self.prompts.length :], *args[1:])
+            return (torch.Size([first[0], first[1] - length, *first[2:]]), *args[1:]), kwargs
+        if first.is_floating_point():  # BART's encoder passes one column of the vectors, for its shape
+            return (first[:, length:], *args[1:]), kwargs
         return None
 
 
@@ -216,7 +220,7 @@ def _install_stack(model: nn.Module, root: str, prompts: Prompts) -> None:
         stack.get_submodule(table.entry).register_forward_pre_hook(LengthenEntry(prompts))
     for path in table.positions:
         embedding = stack.get_submodule(path)
-        embedding.register_forward_pre_hook(ShortenPositions(prompts))
+        embedding.register_forward_pre_hook(ShortenPositions(prompts), with_kwargs=True)
         embedding.register_forward_hook(PadPositions(prompts))
     decoder = _decoder_beside(model, root)
     if decoder is not None:
