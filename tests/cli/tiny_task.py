@@ -63,3 +63,6 @@ def collate(batch):
     if "labels" in batch[0]:
         found["labels"] = torch.tensor([row["labels"] for row in batch])
     return found
+
+
+TINY = Tiny()

@@ -24,8 +24,8 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Score the attachments that runs have saved, on their tasks' evaluation data."""
+    from unipetl.experiment import evaluate
     from unipetl.experiment.directory import RunDirectory
-    from unipetl.experiment.use import evaluate
 
     found: list[dict[str, Any]] = []
     with hushed():

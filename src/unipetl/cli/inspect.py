@@ -11,7 +11,7 @@ import typer
 from unipetl.cli import screen
 from unipetl.cli.methods import HEADINGS, table_rows
 from unipetl.cli.options import Json, examples
-from unipetl.cli.results import duration, run_directories, show_results
+from unipetl.cli.results import duration, run_directories, show_comparison, show_results
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +42,8 @@ def command(
         _attachment(saved.read(folder), as_json=as_json)
     elif (folder / "recipe.yaml").is_file():
         _run(folder, as_json=as_json)
+    elif (folder / "plan.yaml").is_file():
+        _comparison(folder, as_json=as_json)
     elif any(folder.glob("seed-*/recipe.yaml")):
         _seeds(folder, as_json=as_json)
     else:
@@ -102,6 +104,18 @@ def _seeds(path: Path, *, as_json: bool) -> None:
     for one in data:
         if one["result"] is None:
             screen.show(f"{one['path']}: not finished")
+
+
+def _comparison(path: Path, *, as_json: bool) -> None:
+    from unipetl.experiment import load_plan
+    from unipetl.experiment.table import read
+
+    found = read(path, load_plan(path / "plan.yaml"))
+    if as_json:
+        screen.show_json({"kind": "comparison", "path": str(path), **found.to_dict()})
+        return
+    screen.show(f"Comparison {found.name or ''} in {path}".replace("  ", " "), style="bold")
+    show_comparison(found)
 
 
 def _run_data(path: Path) -> dict[str, Any]:

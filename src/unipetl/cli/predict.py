@@ -41,7 +41,7 @@ def command(
     if texts and inputs is not None:
         raise typer.BadParameter("give texts or a file, not both.", param_hint="--inputs")
     from unipetl.errors import RunError
-    from unipetl.experiment.use import predict
+    from unipetl.experiment import predict
 
     paths = run_directories(run)
     if len(paths) > 1:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unipetl.cli import screen
 
 if TYPE_CHECKING:
-    from unipetl.experiment.directory import RunResult
+    from unipetl.experiment import Comparison, RunResult
 
 
 def seed_directory(output: Path, seed: int) -> Path:
@@ -53,6 +53,32 @@ def show_results(results: Sequence[RunResult]) -> None:
         scores = [one.score for one in results]
         rows += [[], ["mean", f"{mean(scores):.4f} ± {stdev(scores):.4f}", None, None, None, None, ""]]
     screen.show_table(columns, rows, numbers=columns[:-1])
+
+
+def show_comparison(found: Comparison) -> None:
+    """Write a table per task of a comparison, what failed and what is missing."""
+    for table in found.tables:
+        direction = "higher" if table.greater_is_better else "lower"
+        screen.show(f"\n{table.task}: {table.metric}, {direction} is better", style="bold")
+        columns = ("method", "trained", "share", "paper's count", table.metric, "seeds", "training", "peak memory")
+        rows: list[list[object]] = [
+            [
+                row.label,
+                row.parameters,
+                screen.percent(row.share),
+                row.paper_parameters,
+                f"{row.mean:.2f}" + ("" if row.std is None else f" ± {row.std:.2f}"),
+                len(row.scores),
+                duration(row.train_seconds),
+                f"{row.peak_memory_bytes / 1e6:,.0f} MB",
+            ]
+            for row in table.rows
+        ]
+        screen.show_table(columns, rows, numbers=columns[1:])
+    for one in found.failures:
+        screen.say(f"failed: {one.task}, {one.label}, seed {one.seed}: {one.error}: {one.message}", style="red")
+    if found.missing:
+        screen.show(f"\n{found.missing} runs have not been made yet.")
 
 
 def result_data(result: RunResult) -> dict[str, Any]:

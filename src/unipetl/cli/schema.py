@@ -12,7 +12,7 @@ from unipetl.cli.options import examples
 
 EXAMPLES = examples(
     ("let an editor complete and check methods", "unipetl schema method > method.schema.json"),
-    ("the same for recipes", "unipetl schema recipe > recipe.schema.json"),
+    ("the same for what train and compare read", "unipetl schema recipe > recipe.schema.json"),
 )
 
 
@@ -21,15 +21,20 @@ class Subject(StrEnum):
 
     method = "method"
     recipe = "recipe"
+    plan = "plan"
 
 
 def command(subject: Annotated[Subject, typer.Argument(help="What to describe.")] = Subject.method) -> None:
-    """Print the JSON schema (draft 2020-12) of a method or a recipe."""
+    """Print the JSON schema (draft 2020-12) of a method, a recipe or a comparison plan."""
     if subject is Subject.method:
         from unipetl.method import json_schema
 
         screen.show_json(json_schema())
-    else:
-        from unipetl.experiment.recipe import recipe_schema
+    elif subject is Subject.recipe:
+        from unipetl.experiment import recipe_schema
 
         screen.show_json(recipe_schema())
+    else:
+        from unipetl.experiment import plan_schema
+
+        screen.show_json(plan_schema())

@@ -17,9 +17,8 @@ from unipetl.cli.results import result_data, seed_directory, show_results
 from unipetl.cli.watching import resumable, watched
 
 if TYPE_CHECKING:
-    from unipetl.experiment.directory import RunResult
+    from unipetl.experiment import Recipe, RunResult
     from unipetl.experiment.progress import Listener
-    from unipetl.experiment.recipe import Recipe
 
 EXAMPLES = examples(
     ("a recipe; run it again to go on after an interruption", "unipetl train recipe.yaml -o runs/first"),
@@ -90,7 +89,7 @@ def command(
 def _run(recipe: Recipe, seed: int, path: Path, listener: Listener, *, resume: bool) -> RunResult:
     """Run one seed. What cannot even begin to train leaves no directory behind that was not there before."""
     from unipetl.errors import PetlError
-    from unipetl.experiment.running import run
+    from unipetl.experiment import run
 
     made = [one for one in (path, *path.parents) if not one.exists()]
     try:
@@ -119,7 +118,7 @@ def _method(text: str | None) -> str | dict[str, Any] | None:
 
 def _recipe(path: Path | None, given: dict[str, Any], settings: Sequence[str]) -> Recipe:
     """Return the recipe of a file, of options, or of both; options win."""
-    from unipetl.experiment.recipe import Recipe, load_recipe
+    from unipetl.experiment import Recipe, load_recipe
 
     data: dict[str, Any] = {} if path is None else load_recipe(path).resolved()
     data |= given

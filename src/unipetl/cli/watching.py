@@ -14,8 +14,10 @@ from unipetl.cli.boundary import INTERRUPTED
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
-    from unipetl.experiment.progress import Listener, Progress
+    from unipetl.experiment import CompareProgress, Progress
+    from unipetl.experiment.progress import Listener
 
 DOING = {
     "prepare": "preparing the data and the model",
@@ -63,6 +65,41 @@ def watched() -> Iterator[Callable[[str], Listener]]:
         yield lambda title: _on_bar(bar, title) if bar is not None else _in_lines(title)
 
 
+@contextmanager
+def compared() -> Iterator[Callable[[CompareProgress], None]]:
+    """Give a listener that shows how a comparison goes on, on standard error."""
+    if not sys.stderr.isatty():
+        yield _compared_in_lines
+        return
+    with _bar() as bar:
+        yield _compared_on_bars(bar)
+
+
+def _compared_in_lines(event: CompareProgress) -> None:
+    if event.state in ("finished", "failed"):
+        because = f": {event.message}" if event.message else ""
+        counted = f"[{event.done + event.failed}/{event.total}]"
+        screen.say(f"{counted} {event.state}: {event.task}, {event.label}, seed {event.seed}{because}")
+
+
+def _compared_on_bars(bar: Bar) -> Callable[[CompareProgress], None]:
+    whole = bar.add_task("runs", total=None, loss="")
+    running: dict[str, tuple[TaskID, Listener]] = {}
+
+    def listen(event: CompareProgress) -> None:
+        bar.update(whole, completed=event.done + event.failed, total=event.total)
+        title = f"{event.task}, {event.label}, seed {event.seed}"
+        if event.state == "started":
+            line = bar.add_task(f"{title}: starting", total=None, loss="")
+            running[title] = line, _update(bar, line, title)
+        elif event.state == "running" and event.run is not None and title in running:
+            running[title][1](event.run)
+        elif event.state in ("finished", "failed") and title in running:
+            bar.remove_task(running.pop(title)[0])
+
+    return listen
+
+
 def _bar() -> Bar:
     from rich.progress import (
         BarColumn,
@@ -87,14 +124,22 @@ def _bar() -> Bar:
 
 def _on_bar(bar: Bar, title: str) -> Listener:
     line = bar.add_task(f"{title}: starting", total=None, loss="")
+    update = _update(bar, line, title)
 
+    def listen(progress: Progress) -> None:
+        update(progress)
+        if progress.phase == "done":
+            bar.remove_task(line)
+
+    return listen
+
+
+def _update(bar: Bar, line: TaskID, title: str) -> Listener:
     def listen(progress: Progress) -> None:
         description = f"{title}: {DOING[progress.phase]}"
         bar.update(line, description=description, completed=progress.step, total=progress.total)
         if "loss" in progress.values:
             bar.update(line, loss=f"loss {progress.values['loss']:.4f}")
-        if progress.phase == "done":
-            bar.remove_task(line)
 
     return listen
 
