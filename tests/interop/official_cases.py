@@ -63,7 +63,10 @@ def randomise(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def build(family: str, model_class: type | None = None, **changes) -> torch.nn.Module:
-    return randomise((model_class or CLASSES[family])(config(family, **changes)))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = (model_class or CLASSES[family])(config(family, **changes))
+    return randomise(model)
 
 
 @cache

@@ -249,6 +249,20 @@ def test_a_second_attachment_takes_its_name_or_is_refused():
     assert official.load(model, MAM, trained, name="two").name == "two"
 
 
+def test_a_failure_while_copying_leaves_the_model_as_it_was(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no memory left")
+
+    model = cases.tiny("roberta")
+    before = snapshot(model)
+    monkeypatch.setattr(official, "_copy", fail)
+    with pytest.raises(RuntimeError, match="no memory left"):
+        official.load(model, MAM, cases.trained_state("roberta", MAM, model))
+    after = snapshot(model)
+    assert before[1:] == after[1:]
+    assert unipetl.attachments(model) == ()
+
+
 def test_models_the_released_code_does_not_know_are_refused():
     decoder_only = BartForCausalLM(cases.config("bart", is_decoder=True))
     with pytest.raises(InteropError, match="has not both an encoder and a decoder"):
