@@ -55,12 +55,16 @@ def _settle(module: Delta | Change, neighbour: nn.Module, seed: int, name: str) 
 
 
 def hang(model: nn.Module, plan: Plan, record: Record) -> None:
-    """Make the modules children of the modules they change; shared ones are children of the model itself."""
+    """Make the modules children of the modules they change; shared ones are children of the model itself.
+
+    They take their parents' mode: dropout in a change is off in a model that evaluates.
+    """
     for key, shared in record.shared.items():
-        _holder(model, record).add_module(_child_name("shared", key), shared)
+        _holder(model, record).add_module(_child_name("shared", key), shared.train(model.training))
     for one in plan.placements:
         owner = model.get_submodule(one.site.owner)
-        _holder(owner, record).add_module(_child_name(one.site.representation, one.label), record.changes[one.key])
+        change = record.changes[one.key].train(owner.training)
+        _holder(owner, record).add_module(_child_name(one.site.representation, one.label), change)
 
 
 def unhang(model: nn.Module, record: Record) -> None:
@@ -77,11 +81,11 @@ def _holder(owner: nn.Module, record: Record) -> Holder:
     if CHILD not in owner._modules:
         if hasattr(owner, CHILD):
             raise AttachError(f"{type(owner).__name__} already has an attribute {CHILD!r} that is not ours.")
-        owner.add_module(CHILD, Holder())
+        owner.add_module(CHILD, Holder().train(owner.training))
     holders = owner._modules[CHILD]
     assert isinstance(holders, Holder)
     if record.key not in holders._modules:
-        holders.add_module(record.key, Holder())
+        holders.add_module(record.key, Holder().train(owner.training))
     holder = holders._modules[record.key]
     assert isinstance(holder, Holder)
     return holder

@@ -46,10 +46,11 @@ def differ(found: Tensor, other: Tensor, what: str, least: float = 1e-7) -> None
 
 
 def _largest(a: Tensor, b: Tensor) -> float:
-    if a.shape != b.shape or not a.numel():
-        return float("nan") if a.shape == b.shape else float("inf")
-    gaps = (a.double() - b.double()).abs()
-    return float(gaps.nan_to_num(nan=float("inf")).max()) if not torch.equal(a, b) else 0.0
+    if a.shape != b.shape:
+        return float("inf")
+    with torch.no_grad():
+        gaps = torch.where(a == b, 0.0, (a.double() - b.double()).abs().nan_to_num(nan=float("inf")))
+        return float(gaps.max()) if gaps.numel() else 0.0
 
 
 def outputs(model: nn.Module, call: Call) -> Tensor:

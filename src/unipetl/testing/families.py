@@ -86,7 +86,7 @@ _SEQ2SEQ = {
 }
 _BART = {**_SEQ2SEQ, "max_position_embeddings": 40}
 _T5 = {
-    "vocab_size": VOCABULARY, "d_model": 16, "d_kv": 6, "d_ff": 24, "num_layers": 2, "num_decoder_layers": 3,
+    "vocab_size": VOCABULARY, "d_model": 16, "d_kv": 6, "d_ff": 24, "num_layers": 3, "num_decoder_layers": 2,
     "num_heads": 4, "relative_attention_num_buckets": 8, "relative_attention_max_distance": 12,
     "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0, "num_labels": LABELS,
 }  # fmt: skip

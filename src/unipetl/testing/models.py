@@ -115,11 +115,12 @@ def batch(
         made = {"input_features": torch.randn(features, generator=generator).to(next(model.parameters()).dtype)}
     else:
         made = {"input_ids": ids, "attention_mask": mask}
+    targets = _labels(head, ids, mask, rows, generator) if labels else {}
     if audio and "Classification" not in head:
         made |= {"decoder_input_ids": ids, "decoder_attention_mask": mask}
-    elif _reads_two_texts(model) and (head.endswith("Model") or not labels):
+    elif _reads_two_texts(model) and not targets:
         made["decoder_input_ids"] = torch.randint(_FIRST_WORD, VOCABULARY, (rows, length - 2), generator=generator)
-    return {**made, **_labels(head, ids, mask, rows, generator)} if labels else made
+    return {**made, **targets}
 
 
 def prompt(model: nn.Module, **settings: Any) -> dict[str, Tensor]:

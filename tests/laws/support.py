@@ -1,0 +1,80 @@
+"""What the law tests share: models built once and copied, methods to try, and the way to explore the space."""
+
+from __future__ import annotations
+
+import copy
+import zlib
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import Phase, given, seed, settings
+from torch import Tensor, nn
+
+import unipetl
+from unipetl.errors import CheckError
+from unipetl.testing import FAMILIES, Family, build
+from unipetl.testing.strategies import methods
+
+EACH_FAMILY = pytest.mark.parametrize("family", FAMILIES, ids=str)
+GENERATING = pytest.mark.parametrize("family", [one for one in FAMILIES if one.kind != "encoder"], ids=str)
+CAUSAL = GENERATING
+#: How many random methods a law is tried on, per family: a few by default, many in the slow run.
+EXAMPLES = pytest.mark.parametrize(
+    "examples", [pytest.param(2, id="few"), pytest.param(40, id="many", marks=pytest.mark.slow)]
+)
+
+
+@cache
+def _pristine(name: str, head: str | None, dtype: torch.dtype, implementation: str | None) -> nn.Module:
+    return build(name, head, dtype=dtype, attn_implementation=implementation)
+
+
+def fresh(
+    family: Family, head: str | None = None, dtype: torch.dtype = torch.float64, implementation: str | None = None
+) -> Any:
+    """A new copy of the family's tiny model."""
+    return copy.deepcopy(_pristine(family.name, head, dtype, implementation))
+
+
+def explore(law: str, family: Family, examples: int, check: Callable[..., None], **options: Any) -> None:
+    """Run ``check(model, method)`` on random methods that the family takes."""
+    profile = settings.get_current_profile_name()
+
+    @settings(max_examples=examples, database=None, phases=[Phase.generate])  # shrinking a model takes minutes
+    @given(method=methods(_pristine(family.name, None, torch.float64, None), **options))
+    def run(method: unipetl.Method) -> None:
+        check(fresh(family), method)
+
+    if profile == "ci":  # other methods for each law and family, the same ones in every run
+        run = seed(zlib.crc32(f"{law} {family}".encode()))(run)
+    run()
+
+
+def broken(match: str = "") -> Any:
+    """Expect a law to notice what was planted."""
+    return pytest.raises(CheckError, match=match)
+
+
+def family_named(name: str) -> Family:
+    """The family called ``name``."""
+    return next(one for one in FAMILIES if one.name == name)
+
+
+def refused(model: nn.Module, method: str) -> bool:
+    """Whether ``plan`` has a reason against the method on this model."""
+    try:
+        unipetl.plan(method, model)
+    except unipetl.errors.PlanError:
+        return True
+    return False
+
+
+def at_tokens(call: dict[str, Tensor], result: Tensor) -> Tensor:
+    """The part of a result that belongs to tokens, and not to padding."""
+    mask = call.get("decoder_attention_mask", None if "decoder_input_ids" in call else call.get("attention_mask"))
+    if mask is None or result.shape[:2] != mask.shape:
+        return result
+    return result[mask.bool()]
