@@ -159,7 +159,7 @@ def _shared_parameters(form: Form, shapes: tuple[Shape, ...]) -> int:
 
 def _refuse_without_interface(model: nn.Module, site: Site) -> None:
     core = model.get_submodule(site.owner)
-    if not _uses_interface(core.forward):
+    if not _uses_interface(type(core).__dict__.get("forward", core.forward)):
         raise PlanError(
             f"modified representation 'attention.heads': {type(core).__name__} computes its attention without "
             "transformers' attention interface, so nothing can be added inside it. What works here: "
@@ -167,6 +167,7 @@ def _refuse_without_interface(model: nn.Module, site: Site) -> None:
         )
 
 
+@lru_cache(maxsize=1024)  # reading a source takes milliseconds, and a model has the same class in every layer
 def _uses_interface(forward: Callable[..., object]) -> bool:
     try:
         return "get_interface" in inspect.getsource(forward)
