@@ -9,27 +9,45 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
+    "ComparePlan": "unipetl.experiment.grid",
+    "CompareProgress": "unipetl.experiment.comparing",
+    "Comparison": "unipetl.experiment.table",
     "PetlSeq2SeqTrainer": "unipetl.experiment.trainer",
     "PetlTrainer": "unipetl.experiment.trainer",
     "Progress": "unipetl.experiment.progress",
     "Recipe": "unipetl.experiment.recipe",
     "RunResult": "unipetl.experiment.directory",
+    "compare": "unipetl.experiment.comparing",
+    "demo_plan": "unipetl.experiment.demo",
     "evaluate": "unipetl.experiment.use",
+    "load_plan": "unipetl.experiment.grid",
     "load_recipe": "unipetl.experiment.recipe",
+    "plan_schema": "unipetl.experiment.grid",
     "predict": "unipetl.experiment.use",
     "recipe_schema": "unipetl.experiment.recipe",
+    "report": "unipetl.experiment.table",
     "run": "unipetl.experiment.running",
+    "solve": "unipetl.experiment.budget",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605
 
 if TYPE_CHECKING:
+    from unipetl.experiment.budget import solve as solve
+    from unipetl.experiment.comparing import CompareProgress as CompareProgress
+    from unipetl.experiment.comparing import compare as compare
+    from unipetl.experiment.demo import demo_plan as demo_plan
     from unipetl.experiment.directory import RunResult as RunResult
+    from unipetl.experiment.grid import ComparePlan as ComparePlan
+    from unipetl.experiment.grid import load_plan as load_plan
+    from unipetl.experiment.grid import plan_schema as plan_schema
     from unipetl.experiment.progress import Progress as Progress
     from unipetl.experiment.recipe import Recipe as Recipe
     from unipetl.experiment.recipe import load_recipe as load_recipe
     from unipetl.experiment.recipe import recipe_schema as recipe_schema
     from unipetl.experiment.running import run as run
+    from unipetl.experiment.table import Comparison as Comparison
+    from unipetl.experiment.table import report as report
     from unipetl.experiment.trainer import PetlSeq2SeqTrainer as PetlSeq2SeqTrainer
     from unipetl.experiment.trainer import PetlTrainer as PetlTrainer
     from unipetl.experiment.use import evaluate as evaluate

@@ -1,0 +1,207 @@
+"""Runs a comparison: each run in its own process, what is done is not done again, what fails is kept with its reason.
+
+    plan.yaml                                the plan
+    runs/<task>/<method>-<hash>/seed-<n>/    one directory per run, see unipetl.experiment.directory
+    runs/<task>/<method>-<hash>/seed-<n>.failed.json   why a run has no result
+    comparison.json, .md, .png               the result
+
+It can be interrupted at any time and called again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from unipetl.errors import RunError
+from unipetl.experiment.directory import RunDirectory, write_json
+from unipetl.experiment.grid import Cell, ComparePlan
+from unipetl.experiment.pool import Outcome, Worker
+from unipetl.experiment.progress import Progress
+from unipetl.experiment.table import Comparison, report
+from unipetl.experiment.worker import Spec
+
+PLAN = "plan.yaml"
+State = Literal["done before", "started", "running", "finished", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class CompareProgress:
+    """Where a comparison is.
+
+    Attributes:
+        task, label, seed: the run that something happened to, and ``state`` what.
+        done, failed, total: runs of the whole comparison.
+        run: where that run is, while it is running.
+        message: why it failed.
+    """
+
+    task: str
+    label: str
+    seed: int
+    state: State
+    done: int
+    failed: int
+    total: int
+    run: Progress | None = None
+    message: str = ""
+
+
+CompareListener = Callable[[CompareProgress], None]
+
+
+def compare(
+    plan: ComparePlan,
+    directory: str | Path,
+    *,
+    jobs: int = 1,
+    progress: CompareListener | None = None,
+    tasks: Mapping[str, str] | None = None,
+) -> Comparison:
+    """Run every method of ``plan`` on every task with every seed, and put the results side by side.
+
+    Args:
+        plan: what to compare.
+        directory: made if absent. Runs of the same recipe and seed that it holds are not run again.
+        jobs: how many runs at once; the processor's cores are shared out among them.
+        progress: called from one thread at a time as things happen.
+        tasks: name -> ``module:object`` for tasks that are not unipetl's.
+
+    Returns:
+        The tables, and why the runs that failed did. The same is in ``directory`` as JSON, Markdown and a picture.
+
+    Raises:
+        RunError: the directory holds something else, or ``jobs`` is no positive number.
+        KeyboardInterrupt: after every run's process has been ended; call again to go on.
+    """
+    if jobs < 1:
+        raise RunError(f"jobs: expected a positive number, found {jobs}.")
+    folder = Path(directory)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / PLAN).is_file():
+        raise RunError(f"{str(folder)!r} is not empty and holds no comparison; choose another directory.")
+    plan.save(folder / PLAN)
+    cells = list(plan.cells())
+    todo = [(cell, seed) for seed in plan.seeds for cell in cells]
+    board = _Board(total=len(todo), listener=progress or _silent)
+    waiting = []
+    for cell, seed in todo:
+        if _finished(run_directory(folder, cell, seed), cell, seed):
+            board.tell(cell, seed, "done before")
+        else:
+            waiting.append((cell, seed))
+    if waiting:
+        _run_all(waiting, folder, min(jobs, len(waiting)), board, tasks or {})
+    return report(folder, plan)
+
+
+def run_directory(folder: Path, cell: Cell, seed: int) -> Path:
+    """Return the directory of one run of a comparison."""
+    return folder / cell.folder() / f"seed-{seed}"
+
+
+def failure_file(run: Path) -> Path:
+    """Return the file beside a run's directory that says why it has no result."""
+    return run.with_name(f"{run.name}.failed.json")
+
+
+def _finished(run: Path, cell: Cell, seed: int) -> bool:
+    """Say whether the run is done; one whose files are damaged fails when it is tried again, and says why."""
+    try:
+        files = RunDirectory(run)
+        found, found_seed = files.read_recipe()
+        return files.result() is not None and found.hash() == cell.recipe.hash() and found_seed == seed
+    except RunError:
+        return False
+
+
+def _silent(event: CompareProgress) -> None:
+    del event
+
+
+class _Board:
+    """Counts what is done and tells the listener, one event at a time."""
+
+    def __init__(self, total: int, listener: CompareListener) -> None:
+        self.total, self.listener = total, listener
+        self.done = self.failed = 0
+        self.lock = threading.Lock()
+
+    def tell(self, cell: Cell, seed: int, state: State, run: Progress | None = None, message: str = "") -> None:
+        with self.lock:
+            self.done += state in ("done before", "finished")
+            self.failed += state == "failed"
+            event = CompareProgress(
+                cell.task, cell.label, seed, state, self.done, self.failed, self.total, run, message
+            )
+            self.listener(event)
+
+
+def _run_all(waiting: list[tuple[Cell, int]], folder: Path, jobs: int, board: _Board, tasks: Mapping[str, str]) -> None:
+    threads = max(1, _cores() // jobs)
+    workers = [Worker(threads) for _ in range(jobs)]
+    queue = iter(waiting)
+    lock = threading.Lock()
+
+    def work(worker: Worker) -> None:
+        while True:
+            with lock:
+                following = next(queue, None)
+            if following is None:
+                return
+            _run_one(worker, *following, folder, board, tasks)
+
+    pool = ThreadPoolExecutor(max_workers=jobs)
+    try:
+        running = [pool.submit(work, worker) for worker in workers]
+        finished, _ = wait(running, return_when=FIRST_EXCEPTION)
+        for one in finished:
+            one.result()
+    except BaseException:
+        with lock:
+            queue = iter(())
+        raise
+    finally:
+        for worker in workers:
+            worker.stop()
+        pool.shutdown(wait=True)
+        for worker in workers:
+            worker.close()
+
+
+def _run_one(worker: Worker, cell: Cell, seed: int, folder: Path, board: _Board, tasks: Mapping[str, str]) -> None:
+    run = run_directory(folder, cell, seed)
+    run.parent.mkdir(parents=True, exist_ok=True)
+    failure = failure_file(run)
+    errors = run.with_name(f"{run.name}.stderr.txt")
+    spec = Spec(cell.recipe.resolved(), seed, str(run), str(errors), tasks.get(cell.task))
+    path = run.with_name(f"{run.name}.spec.json")
+    write_json(path, asdict(spec))
+    board.tell(cell, seed, "started")
+    outcome = worker.run(path, lambda inner: board.tell(cell, seed, "running", inner))
+    if worker.stopped:
+        return
+    path.unlink(missing_ok=True)
+    if errors.is_file() and not errors.stat().st_size:
+        errors.unlink()
+    if outcome.error is None:
+        failure.unlink(missing_ok=True)
+        board.tell(cell, seed, "finished")
+        return
+    write_json(failure, _failure(outcome, errors))
+    board.tell(cell, seed, "failed", message=f"{outcome.error}: {outcome.message}")
+
+
+def _failure(outcome: Outcome, errors: Path) -> dict[str, str]:
+    said = errors.read_text(encoding="utf-8", errors="replace")[-2000:] if errors.is_file() else ""
+    return {"error": outcome.error or "", "message": outcome.message, "trace": outcome.trace, "stderr": said}
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

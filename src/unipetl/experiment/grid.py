@@ -1,0 +1,184 @@
+"""A comparison as data: methods × tasks × seeds, with shared and particular training arguments.
+
+    tasks: [pronounce, sentiment]
+    seeds: [0, 1]
+    training: {num_train_epochs: 3, learning_rate: 1e-3}
+
+Methods:
+      zero-shot: none
+      full: {method: full, training: {learning_rate: 1e-4}}
+      lora: lora(rank=8)
+
+A task may be a mapping with its own ``model``, limits, ``training``, and ``methods`` that differ there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from unipetl.errors import unknown
+from unipetl.experiment import arguments
+from unipetl.experiment.marked import Checked, Fault, fault, read_as
+from unipetl.experiment.recipe import Count, MethodNotation, Recipe, Seeds, Training, method_schema, seeds_schema
+from unipetl.files import write_text
+
+
+class MethodPart(BaseModel):
+    """One method of a comparison: its notation and what is particular to its training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: MethodNotation
+    train_head: Annotated[bool, Field(strict=True)] = True
+    training: Training = Field(default_factory=dict)
+
+
+class Override(BaseModel):
+    """What is different about a method on one task."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: MethodNotation | None = None
+    training: Training = Field(default_factory=dict)
+
+
+class TaskPart(BaseModel):
+    """One task of a comparison."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: str | None = None
+    limit: Count | None = None
+    evaluation_limit: Count | None = None
+    training: Training = Field(default_factory=dict)
+    methods: dict[str, Override] = Field(default_factory=dict)
+
+
+def _tasks(value: Any) -> Any:
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, (list, tuple)):
+        for place, name in enumerate(value):
+            if not isinstance(name, str) or name in value[:place]:
+                raise fault(Fault((place,), f"expected the name of a task, once; found {name!r}."))
+        value = {name: {} for name in value}
+    if not isinstance(value, Mapping) or not value:
+        raise fault(Fault((), f"expected names of tasks, or a mapping of them; found {value!r}."))
+    return {name: {} if part is None else part for name, part in value.items()}
+
+
+def _methods(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        for place, one in enumerate(value):
+            if not isinstance(one, str) or one in value[:place]:
+                raise fault(Fault((place,), f"expected a method's text notation, once; found {one!r}."))
+        value = {one: one for one in value}
+    if not isinstance(value, Mapping) or not value:
+        raise fault(Fault((), f"expected a mapping of labels to methods, or a list of methods; found {value!r}."))
+    return {
+        str(label): {"method": one} if not isinstance(one, Mapping) or "modifications" in one else one
+        for label, one in value.items()
+    }
+
+
+class Cell(NamedTuple):
+    """One recipe of a comparison, with the label of its method."""
+
+    task: str
+    label: str
+    recipe: Recipe
+
+    def folder(self) -> str:
+        """Return where its seeds' runs lie: a name for people, and the hash for sure."""
+        plain = re.sub(r"[^0-9A-Za-z]+", "_", self.label).strip("_")[:60] or "method"
+        return f"runs/{self.task}/{plain}-{self.recipe.hash()[:8]}"
+
+
+class ComparePlan(Checked):
+    """A grid of experiments.
+
+    Args:
+        tasks: names of tasks, or a mapping of them to what is particular there.
+        methods: label -> method; a method is its notation or a [MethodPart][]. A list labels each by its text.
+        seeds: every method runs on every task with each.
+        limit, evaluation_limit, training: for all, where neither task nor method says otherwise. A training
+            argument is taken from the method on the task, else the method, the task, or here.
+        name: for people.
+    """
+
+    tasks: Annotated[dict[str, TaskPart], BeforeValidator(_tasks)]
+    methods: Annotated[dict[str, MethodPart], BeforeValidator(_methods)]
+    seeds: Seeds = (0,)
+    limit: Count | None = None
+    evaluation_limit: Count | None = None
+    training: Training = Field(default_factory=dict)
+    name: str | None = None
+
+    @model_validator(mode="after")
+    def _only_compared_methods(self) -> ComparePlan:
+        for task, part in self.tasks.items():
+            for label in part.methods:
+                if label not in self.methods:
+                    raise fault(Fault(("tasks", task, "methods", label), unknown("method", label, self.methods)))
+        return self
+
+    def cells(self) -> Iterator[Cell]:
+        """Return every recipe, task by task, in the order of the methods."""
+        for task, part in self.tasks.items():
+            for label, one in self.methods.items():
+                here = part.methods.get(label, Override())
+                recipe = Recipe(
+                    task=task,
+                    method=one.method if here.method is None else here.method,
+                    model=part.model,
+                    seeds=self.seeds,
+                    train_head=one.train_head,
+                    limit=part.limit or self.limit,
+                    evaluation_limit=part.evaluation_limit or self.evaluation_limit,
+                    training={**self.training, **part.training, **one.training, **here.training},
+                    name=label,
+                )
+                yield Cell(task, label, recipe)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the plan as YAML, atomically."""
+        data = self.model_dump(mode="json", exclude_defaults=True)
+        write_text(Path(path), yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+        return Path(path)
+
+
+def load_plan(path: str | Path) -> ComparePlan:
+    """Read a comparison plan from a YAML or JSON file.
+
+    Raises:
+        RecipeError: with the file, the line, the field and the near match of everything that is wrong.
+    """
+    return read_as(path, ComparePlan, "comparison plan")
+
+
+def plan_schema() -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) of a comparison plan."""
+    schema = ComparePlan.model_json_schema()
+    training, method = arguments.schema(), method_schema()
+    for part in (schema, *schema["$defs"].values()):
+        properties = part.get("properties", {})
+        if "training" in properties:
+            properties["training"] = training
+        if "method" in properties:
+            properties["method"] = method
+    tasks, methods = schema["properties"]["tasks"], schema["properties"]["methods"]
+    names = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
+    part = {"$ref": "#/$defs/MethodPart"}
+    tasks["additionalProperties"] = {"anyOf": [tasks["additionalProperties"], {"type": "null"}]}
+    schema["properties"]["tasks"] = {"anyOf": [{"type": "string"}, names, tasks]}
+    schema["properties"]["methods"] = {
+        "anyOf": [names, {**methods, "additionalProperties": {"anyOf": [part, method]}}],
+    }
+    schema["properties"]["seeds"] = seeds_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "unipetl comparison plan"}
