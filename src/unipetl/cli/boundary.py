@@ -38,18 +38,29 @@ class Verbs(TyperGroup):
         debug = bool(ctx.params.get("debug")) or os.environ.get("UNIPETL_DEBUG", "") not in ("", "0")
         try:
             with _quiet(verbose=bool(ctx.params.get("verbose")) or debug):
-                return super().invoke(ctx)
+                result = super().invoke(ctx)
+                sys.stdout.flush()  # a full disk behind it shows here, not when Python ends
+                return result
         except KeyboardInterrupt:
             say("interrupted.", style="yellow")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:  # the reader, `head` for example, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _settle_output()
             raise typer.Exit(0) from None
         except (PetlError, OSError, UnicodeError, MemoryError) as error:
             if debug:
                 raise
             fail(_explain(error))
+            _settle_output()
             raise typer.Exit(1) from None
+
+
+def _settle_output() -> None:
+    """Write what standard output still holds; where it takes no more, let the rest go nowhere."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(message: str) -> None:

@@ -32,10 +32,10 @@ def command(
     demo: Annotated[bool, typer.Option("--demo", help="Compare on the embedded tasks.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="With --demo: one seed and fewer examples.")] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where it goes. [default: below runs/]")
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where it goes; else below runs/.")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Runs at once. [default: 1; in the demo one per core]")
+        int | None, typer.Option("--jobs", "-j", min=1, help="Runs at once; else 1, and in the demo one per core.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and stop.")] = False,
     as_json: Json = False,

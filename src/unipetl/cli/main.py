@@ -51,5 +51,5 @@ def main(
 ) -> None:
     """Parameter-efficient transfer learning as one design space: adapters, prefix tuning, LoRA and what lies between.
 
-    Exit codes: 0 done, 1 an error (the message says what would work), 2 wrong usage, 130 interrupted.
+    --verbose and --debug may stand anywhere. Exit codes: 0 done, 1 an error, 2 wrong usage, 130 interrupted.
     """

@@ -35,7 +35,7 @@ def command(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", metavar="MODEL", help=f"Count on this model. [default: {DEFAULT_MODEL}]"),
+        typer.Option("--model", "-m", metavar="MODEL", help=f"Count on this model; {DEFAULT_MODEL} if none."),
     ] = None,
     as_json: Json = False,
 ) -> None:

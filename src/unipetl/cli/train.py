@@ -43,7 +43,7 @@ def command(
     ] = None,
     seed: Annotated[list[int] | None, typer.Option("--seed", help="Repeat it for several runs.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where the runs go. [default: below runs/]")
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where the runs go; else below runs/.")
     ] = None,
     settings: Annotated[
         list[str] | None,
