@@ -68,7 +68,7 @@ def randomize(tensors: dict[str, Tensor], seed: int = 5, spread: float = 0.5) ->
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name in sorted(tensors):
-            noise = torch.randn(tensors[name].shape, generator=generator, dtype=torch.float64)
+            noise = torch.randn(tensors[name].shape, generator=generator, dtype=torch.float64).to(tensors[name].dtype)
             tensors[name].copy_(noise * spread + (1.0 if name.endswith(("scale", "norm.weight", "factor")) else 0.0))
 
 

@@ -23,9 +23,9 @@ SEQ2SEQ = ("bart", "mbart", "marian", "t5", "t5_gated")
 
 
 @cache
-def model(family: str, head: str | None = None, **settings: Any) -> Any:
-    """Return a tiny float64 model, one per process: leave it bare."""
-    return build(family, head, dtype=torch.float64, **settings)
+def model(family: str, head: str | None = None, *, dtype: torch.dtype = torch.float64, **settings: Any) -> Any:
+    """Return a tiny model, one per process: leave it bare."""
+    return build(family, head, dtype=dtype, **settings)
 
 
 @contextmanager
