@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 from cli.calling import call, process, refusal
 from unipetl import notation
@@ -29,6 +30,7 @@ def planted(monkeypatch, error):
         (OSError(28, "No space left on device", "run.json"), "error: 'run.json': No space left on device.\n"),
         (OSError("no details"), "error: no details\n"),
         (MemoryError(), "error: the memory is not enough"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "error: the memory is not enough"),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), "error: a file is not UTF-8 text"),
     ],
 )

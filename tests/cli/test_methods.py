@@ -32,7 +32,7 @@ def test_places_that_are_changed_alike_share_a_row():
     assert len(rows) == 1
     assert rows[0][2] == "attention.query, attention.value"
     assert len(table_rows(parse("mam"))) == 2
-    assert table_rows(parse("bitfit")) == [["(trains pretrained parameters: bias)", "-", "-", "-"]]
+    assert table_rows(parse("bitfit")) == [["(trains bias)", "-", "-", "-"]]
 
 
 def test_one_method_is_explained():

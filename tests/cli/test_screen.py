@@ -58,7 +58,7 @@ def test_tables_are_whole_in_pipes_and_fitted_on_terminals(written, monkeypatch)
     screen.show_table(columns, [row], numbers=("number",))
     assert len(read().splitlines()) == 3
     assert "1,234,567" in read()
-    assert read().splitlines()[-1].endswith("-      yes")
+    assert read().splitlines()[-1].endswith("-     yes")
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setenv("TERM", "xterm")
     read = written(Terminal)

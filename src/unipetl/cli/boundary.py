@@ -47,12 +47,18 @@ class Verbs(TyperGroup):
         except BrokenPipeError:  # the reader, `head` for example, has seen enough
             _settle_output()
             raise typer.Exit(0) from None
-        except (PetlError, OSError, UnicodeError, MemoryError) as error:
-            if debug:
+        except Exception as error:
+            if debug or not _is_the_users(error):
                 raise
             fail(_explain(error))
             _settle_output()
             raise typer.Exit(1) from None
+
+
+def _is_the_users(error: Exception) -> bool:
+    """Say whether a user can cause and mend ``error``; anything else is a fault of ours and keeps its traceback."""
+    out_of_memory = type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported for this
+    return out_of_memory or isinstance(error, (PetlError, OSError, UnicodeError, MemoryError))
 
 
 def _settle_output() -> None:
@@ -71,7 +77,7 @@ def fail(message: str) -> None:
 def _explain(error: BaseException) -> str:
     if isinstance(error, PetlError):
         return str(error)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "the memory is not enough. A smaller model, batch or length would do."
     if isinstance(error, UnicodeError):
         return f"a file is not UTF-8 text: {error}."

@@ -57,7 +57,12 @@ def _show_all(*, as_json: bool) -> None:
     for entry, method in built:
         for number, line in enumerate(table_rows(method)):
             rows.append([entry.name if number == 0 else "", *line, entry.source if number == 0 else ""])
-    screen.show_table(("method", *HEADINGS, "from"), rows)
+    if screen.narrow():  # one place a line, and without the source
+        rows = [[*row[:3], str(row[3]).replace(", ", "\n"), row[4]] for row in rows]
+        headings = [heading.replace(" ", "\n") for heading in HEADINGS]
+        screen.show_table(("method", *headings), rows, whole=("method", headings[2]))
+    else:
+        screen.show_table(("method", *HEADINGS, "from"), rows)
     screen.show(
         "\nh: the representation changed. x: what enters its sub-layer. Δh: the change. λ: attention on the prefix."
     )
@@ -131,7 +136,7 @@ def table_rows(method: Method) -> list[list[object]]:
     lines: list[list[object]] = [
         [form, insertion, ", ".join(places), composition] for (form, insertion, composition), places in merged.items()
     ]
-    return lines + [[f"(trains pretrained parameters: {group})", "-", "-", "-"] for group in method.train]
+    return lines + [[f"(trains {group})", "-", "-", "-"] for group in method.train]
 
 
 def entries_in(text: str) -> list[Entry]:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 def show_plan(plan: Plan) -> None:
     """Write where every change of a plan goes and what it costs."""
-    columns = ("place", "functional form", "insertion", "composition", "places", "parameters")
+    words = ("functional form",) if screen.narrow() else ("functional form", "insertion", "composition")
+    columns = ("place", *words, "places", "parameters")
     rows: list[list[object]] = [[row[column] for column in columns] for row in plan.rows()]
     head = set(plan.head)
     for title, sizes in (
@@ -20,8 +21,8 @@ def show_plan(plan: Plan) -> None:
         ("pretrained", [size for name, size in plan.trained if name not in head]),
     ):
         if sizes:
-            rows.append([title, "trained in place", "", "", len(sizes), sum(sizes)])
-    screen.show_table(columns, rows, numbers=("places", "parameters"))
+            rows.append([title, "trained in place", *[""] * (len(words) - 1), len(sizes), sum(sizes)])
+    screen.show_table(columns, rows, numbers=("places", "parameters"), whole=("place",))
     screen.show(
         f"\n{plan.model_class}: {plan.parameters:,} of {plan.base_parameters:,} parameters trained "
         f"({screen.percent(plan.share)}).\n"

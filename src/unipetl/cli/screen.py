@@ -9,13 +9,15 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 #: Wide enough for every line that is not shown on a terminal: nothing is cut or wrapped in a pipe or a file.
 PIPE_WIDTH = 2000
+#: Terminals of fewer columns are narrow.
+WIDE = 110
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -47,8 +49,15 @@ def show_json(data: Any) -> None:
     print(text)
 
 
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()) -> None:
-    """Write a table; the columns named in ``numbers`` are set flush right.
+def narrow() -> bool:
+    """Return whether the screen is a terminal too narrow for the widest tables, which then leave something out."""
+    return sys.stdout.isatty() and console().width < WIDE
+
+
+def show_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = (), whole: Sequence[str] = ()
+) -> None:
+    """Write a table; columns named in ``numbers`` are set flush right, those in ``whole`` are never broken.
 
     A cell is text, or a whole number, which is shown with thousands separated. A row of no cells is a rule.
     """
@@ -56,9 +65,11 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, numb
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
+    padding = (0, 0, 0, 0) if narrow() else (0, 1, 0, 0)
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False, padding=padding)
     for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if column in numbers else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=column in whole)
     for row in rows:
         if not row:
             table.add_section()
