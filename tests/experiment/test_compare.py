@@ -97,7 +97,7 @@ def test_a_run_of_a_comparison_is_the_run_alone(tmp_path):
     assert weights[0] == weights[1]
 
 
-def test_what_fails_is_kept_with_its_reason_and_tried_again(tmp_path):
+def test_what_fails_is_kept_with_its_reason(tmp_path):
     methods = {"impossible": "lora(rank=2, at='ffn.gate')", "LoRA": "lora(rank=2)"}
     broken = plan(methods=methods, seeds=[0])
     events = []
@@ -111,11 +111,7 @@ def test_what_fails_is_kept_with_its_reason_and_tried_again(tmp_path):
     assert (events[-1].done, events[-1].failed) == (1, 1)
     assert report(tmp_path) == found
 
-    cell = next(broken.cells())
-    assert failure_file(run_directory(tmp_path, cell, 0)).is_file()
-    again = []
-    compare(broken, tmp_path, progress=again.append, tasks=TASKS)
-    assert [event.state for event in again if event.run is None] == ["done before", "started", "failed"]
+    assert failure_file(run_directory(tmp_path, next(broken.cells()), 0)).is_file()
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ def _labels(axes: Axes, points: list[Row], lines: list[Row]) -> None:
     for at in reversed(range(len(places))):  # push back down what was pushed over the top
         limit = top - step / 2 if at == len(places) - 1 else places[at + 1] - step
         places[at] = min(places[at], limit)
-    x = 10 ** (math.log10(right) - 0.24 * (math.log10(right) - math.log10(left)))
+    x = 10 ** (math.log10(right) - 0.28 * (math.log10(right) - math.log10(left)))
     numbers = {id(row): number for number, row in enumerate(points)}
     for row, place in zip(rows, places, strict=True):
         number = numbers.get(id(row))
