@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from unipetl.architectures import Architecture
 from unipetl.attaching.build import build, hang, unhang
 from unipetl.attaching.install import install
-from unipetl.attaching.state import STATE, Record, State, own_parameters, state_of, swap, trained_tensors
+from unipetl.attaching.state import Record, State, own_parameters, retie, state_of, swap, trained_tensors, untie
 from unipetl.errors import AttachError
 from unipetl.method import Method
 from unipetl.planning import Plan, plan
+from unipetl.planning.trained import STATE
 
 
 class Attachment:
@@ -104,8 +105,11 @@ def attach(
     own = own_parameters(model)
     flags = {name: parameter.requires_grad for name, parameter in own.items()}
     before_order = list(state.order)
+    tied = [name for name, _ in made.trained if name not in own]
     try:
         build(model, made, record)
+        untie(model, state, tied)
+        own = own_parameters(model)
         record.parked = {name: own[name].detach().clone() for name, _ in made.trained}
         hang(model, made, record)
         if not state.records:
@@ -124,7 +128,8 @@ def attach(
         state.order = before_order
         unhang(model, record)
         install(model, state)
-        for parameter_name, parameter in own.items():
+        retie(model, state, [name for name in tied if name in state.untied])
+        for parameter_name, parameter in own_parameters(model).items():
             parameter.requires_grad_(flags[parameter_name])
         if not state.records:
             model.__dict__.pop(STATE, None)
@@ -163,6 +168,8 @@ def detach(model: nn.Module, name: str | None = None) -> None:
     state.order.remove(record.name)
     unhang(model, record)
     install(model, state)
+    still = {trained for other in state.records.values() for trained in other.parked}
+    retie(model, state, [name for name in state.untied if name not in still])
     own = own_parameters(model)
     if not state.records:
         for parameter_name, parameter in own.items():
@@ -170,9 +177,8 @@ def detach(model: nn.Module, name: str | None = None) -> None:
             parameter.grad = None
         model.__dict__.pop(STATE, None)
         return
-    still = {trained for other in state.records.values() for trained in other.parked}
     for parameter_name in record.parked:
-        if parameter_name not in still:
+        if parameter_name not in still and parameter_name in own:
             own[parameter_name].requires_grad_(False)
 
 

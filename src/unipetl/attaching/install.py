@@ -74,14 +74,17 @@ class Ports:
         return tape
 
     def install(self) -> None:
-        """Register the hooks; inner representations change first, and within one the attachments in order."""
+        """Register the hooks; inner representations change first, and within one the attachments in order.
+
+        They stand before hooks of others, so that transformers' recorders of hidden states see the changed ones.
+        """
         for (path, _), hook in self.hooks.items():
             hook.steps.sort(key=lambda step: step.rank)
             module = self.model.get_submodule(path)
             if isinstance(hook, InputHook):
                 module.register_forward_pre_hook(hook, with_kwargs=True)
             else:
-                module.register_forward_hook(hook, with_kwargs=True)
+                module.register_forward_hook(hook, prepend=True, with_kwargs=True)
 
 
 def _install_change(model: nn.Module, ports: Ports, record: Record, one: Placement) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -12,8 +13,8 @@ from unipetl.attaching.ports import Change
 from unipetl.errors import AttachError, unknown
 from unipetl.forms import Delta
 from unipetl.planning import Plan
+from unipetl.planning.trained import STATE
 
-STATE = "_unipetl_state"
 #: Name of the child module that holds the changes, in every module that has some.
 CHILD = "unipetl"
 
@@ -49,10 +50,16 @@ class Record:
 
 @dataclass
 class State:
-    """Every attachment of one model, in the order of stacking, and the model's own ``requires_grad`` flags."""
+    """Every attachment of one model, in the order of stacking.
+
+    Attributes:
+        flags: the model's own ``requires_grad``, before the first attachment.
+        untied: name of a parameter that is trained apart from the one it is tied to -> that one.
+    """
 
     records: dict[str, Record] = field(default_factory=dict)
     flags: dict[str, bool] = field(default_factory=dict)
+    untied: dict[str, nn.Parameter] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
 
     def find(self, name: str | None) -> Record:
@@ -75,6 +82,23 @@ def state_of(model: nn.Module) -> State:
     """Return the state of ``model``; an empty one if it has no attachments."""
     state = model.__dict__.get(STATE)
     return state if isinstance(state, State) else State()
+
+
+def untie(model: nn.Module, state: State, names: Iterable[str]) -> None:
+    """Give tied parameters values of their own, equal to those they share."""
+    for name in names:
+        path, _, last = name.rpartition(".")
+        owner = model.get_submodule(path)
+        tied = owner.get_parameter(last)
+        state.untied[name] = tied
+        setattr(owner, last, nn.Parameter(tied.detach().clone(), requires_grad=False))
+
+
+def retie(model: nn.Module, state: State, names: Iterable[str]) -> None:
+    """Undo [untie][]: the parameters are again the very objects they were."""
+    for name in names:
+        path, _, last = name.rpartition(".")
+        setattr(model.get_submodule(path), last, state.untied.pop(name))
 
 
 def own_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -10,6 +10,8 @@ from unipetl.architectures import Site
 from unipetl.errors import PlanError
 from unipetl.method import Method
 
+#: Attribute of a model with attachments that holds their state, its own flags among it.
+STATE = "_unipetl_state"
 #: Model classes whose head is made for one task and starts untrained.
 TASK_HEADS = (
     "ForSequenceClassification",
@@ -24,13 +26,14 @@ TASK_HEADS = (
 
 
 def head_parameters(model: nn.Module, base: str, sites: Sequence[Site]) -> tuple[str, ...]:
-    """Return the names of the parameters of the task head, or of a language model's output projection."""
+    """Return the names of the parameters of the task head, or of a language model's output projection.
+
+    An output projection that is tied to the embeddings goes by its own name, and is untied while it is trained.
+    """
     if not is_task_head(model):
         output = getattr(model, "get_output_embeddings", lambda: None)()
-        if output is None:
-            return ()
-        own = {id(parameter) for parameter in output.parameters()}
-        return tuple(name for name, parameter in model.named_parameters() if id(parameter) in own)
+        paths = [path for path, module in model.named_modules() if output is not None and module is output]
+        return tuple(f"{path}.{name}" for path in paths for name, _ in model.get_submodule(path).named_parameters())
     inside = {base} if base else {site.stack_root for site in sites}
     tokens = getattr(model, "get_input_embeddings", lambda: None)()
     shared = {id(parameter) for parameter in tokens.parameters()} if isinstance(tokens, nn.Module) else set()
@@ -58,8 +61,9 @@ def trained_parameters(
     """
     tokens = getattr(model, "get_input_embeddings", lambda: None)()
     embeddings = {id(p) for p in tokens.parameters()} if isinstance(tokens, nn.Module) else set()
-    untrained = {name for name, p in model.named_parameters() if not p.requires_grad}
-    fixed = untrained if len(untrained) < sum(1 for _ in model.parameters()) else set()  # sinusoids, not a frozen model
+    flags = own_flags(model)
+    untrained = {name for name, trainable in flags.items() if not trainable}
+    fixed = untrained if len(untrained) < len(flags) else set()  # sinusoids, not a model that its user froze
     wanted = set(head) if "head" in method.train or (train_head and is_task_head(model)) else set()
     for group in method.train:
         before = len(wanted)
@@ -76,4 +80,17 @@ def trained_parameters(
                 wanted.add(name)
         if len(wanted) == before and not (group == "head" and head) and "all" not in method.train:
             raise PlanError(f"train {group!r}: {type(model).__name__} has no such parameters.")
-    return tuple((name, p.numel()) for name, p in model.named_parameters() if name in wanted)
+    if "all" in method.train:  # a tied output projection is trained as what it is tied to
+        wanted &= set(flags)
+    everything = model.named_parameters(remove_duplicate=False)
+    return tuple((name, p.numel()) for name, p in everything if name in wanted)
+
+
+def own_flags(model: nn.Module) -> dict[str, bool]:
+    """Return ``requires_grad`` of the model's own parameters, as it was before anything was attached."""
+    before: dict[str, bool] = getattr(model.__dict__.get(STATE), "flags", {})
+    return {
+        name: before.get(name, parameter.requires_grad)
+        for name, parameter in model.named_parameters()
+        if ".unipetl." not in f".{name}"
+    }
