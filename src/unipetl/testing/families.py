@@ -38,6 +38,14 @@ class Family:
         """The family's usual head."""
         return next(iter(self.heads))
 
+    def arguments(self, head: str) -> dict[str, Any]:
+        """Return the config's arguments for one head."""
+        if head == "question_answering":  # a start and an end
+            return {**self.settings, "num_labels": 2}
+        if head == "causal_lm" and self.kind == "both":  # BartForCausalLM's cache is as deep as its absent encoder
+            return {**self.settings, "encoder_layers": self.settings["decoder_layers"]}
+        return dict(self.settings)
+
     def __str__(self) -> str:
         """Return the name."""
         return self.name
@@ -95,11 +103,6 @@ _GPT2 = {
     "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "num_labels": LABELS,
 }  # fmt: skip
 _WHISPER = {**_SEQ2SEQ, "num_mel_bins": 8, "max_source_positions": 10, "max_target_positions": 40}
-#: Config arguments that a head needs.
-FOR_HEAD: dict[str, dict[str, Any]] = {
-    "question_answering": {"num_labels": 2},  # a start and an end
-    "causal_lm": {"encoder_layers": 3},  # BartForCausalLM makes its cache as deep as config.encoder_layers
-}
 _TASKS = ("sequence_classification", "token_classification", "question_answering", "base")
 _SEQ = ("seq2seq_lm", "sequence_classification", "question_answering", "base")
 _CAUSAL = ("causal_lm", "sequence_classification", "token_classification", "question_answering", "base")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unipetl.errors import unknown
-from unipetl.testing.families import FOR_HEAD, LABELS, VOCABULARY, Family, family
+from unipetl.testing.families import LABELS, VOCABULARY, Family, family
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,7 +46,7 @@ def build(
     head = which.head if head is None else head
     if head not in which.heads:
         raise KeyError(unknown(f"head of {which.name}", head, which.heads))
-    merged = {**which.settings, **FOR_HEAD.get(head, {}), **settings}
+    merged = {**which.arguments(head), **settings}
     if attn_implementation is not None:
         merged["attn_implementation"] = attn_implementation
     config = getattr(transformers, which.config)(**merged)
@@ -120,6 +120,9 @@ def batch(
         made |= {"decoder_input_ids": ids, "decoder_attention_mask": mask}
     elif _reads_two_texts(model) and not targets:
         made["decoder_input_ids"] = torch.randint(_FIRST_WORD, VOCABULARY, (rows, length - 2), generator=generator)
+    if head == "BartForCausalLM":  # its cross-attention reads this
+        memory = torch.randn(rows, 4, config.d_model, generator=generator)
+        made["encoder_hidden_states"] = memory.to(next(model.parameters()).dtype)
     return {**made, **targets}
 
 
