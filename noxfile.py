@@ -17,7 +17,7 @@ nox.needs_version = ">=2024.10.9"
 
 TORCH = "torch==2.13.0"
 # Both ends of the range in pyproject.toml; the newest is whatever the index has below 6.
-TRANSFORMERS = {"oldest": "transformers==5.10.*", "newest": "transformers>=5.10,<6"}
+TRANSFORMERS = {"oldest": "transformers==5.15.*", "newest": "transformers>=5.15,<6"}
 
 
 def install(session: nox.Session, extra: str) -> None:
