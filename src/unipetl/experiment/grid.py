@@ -1,10 +1,9 @@
-"""A comparison as data: methods × tasks × seeds, with shared and particular training arguments.
+"""A comparison as data: methods × tasks × seeds, with shared and particular training arguments::
 
     tasks: [pronounce, sentiment]
     seeds: [0, 1]
     training: {num_train_epochs: 3, learning_rate: 1e-3}
-
-Methods:
+    methods:
       zero-shot: none
       full: {method: full, training: {learning_rate: 1e-4}}
       lora: lora(rank=8)

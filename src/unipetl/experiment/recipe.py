@@ -1,11 +1,9 @@
-"""A recipe: one experiment as data. Task, model, method, seeds, and transformers' training arguments.
+"""A recipe: one experiment as data. Task, model, method, seeds, and transformers' training arguments::
 
-task: sentiment
-method: lora(rank=8)
-seeds: [0, 1, 2]
-training:
-learning_rate: 1e-3
-num_train_epochs: 3
+    task: sentiment
+    method: lora(rank=8)
+    seeds: [0, 1, 2]
+    training: {learning_rate: 1e-3, num_train_epochs: 3}
 """
 
 from __future__ import annotations
