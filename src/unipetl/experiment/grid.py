@@ -1,12 +1,11 @@
-"""A comparison as data: methods × tasks × seeds, with shared and particular training arguments::
+"""A comparison as data: methods × tasks × seeds, with shared and particular training arguments.
+
+For example::
 
     tasks: [pronounce, sentiment]
     seeds: [0, 1]
     training: {num_train_epochs: 3, learning_rate: 1e-3}
-    methods:
-      zero-shot: none
-      full: {method: full, training: {learning_rate: 1e-4}}
-      lora: lora(rank=8)
+    methods: {zero-shot: none, lora: lora(rank=8), full: {method: full, training: {learning_rate: 1e-4}}}
 
 A task may be a mapping with its own ``model``, limits, ``training``, and ``methods`` that differ there.
 """

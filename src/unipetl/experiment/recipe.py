@@ -1,9 +1,13 @@
-"""A recipe: one experiment as data. Task, model, method, seeds, and transformers' training arguments::
+"""A recipe: one experiment as data. Task, model, method, seeds, and transformers' training arguments.
+
+For example::
 
     task: sentiment
     method: lora(rank=8)
     seeds: [0, 1, 2]
     training: {learning_rate: 1e-3, num_train_epochs: 3}
+
+Everything but task and method may be left out.
 """
 
 from __future__ import annotations
