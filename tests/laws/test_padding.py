@@ -46,7 +46,7 @@ def test_left_padding(family, name):
     law(fresh(family), SMALL[name], "left")
 
 
-@pytest.mark.parametrize("name", METHODS[1:])
+@pytest.mark.parametrize("name", METHODS)
 def test_left_padding_with_a_sliding_window(name):
     law(fresh(family_named("mistral")), SMALL[name], "left")
 
@@ -96,6 +96,13 @@ def test_planted_prompt_at_the_wrong_end_of_the_mask(monkeypatch):
     monkeypatch.setattr(prompts.LengthenStack, "__call__", planted)
     with broken("row 1"):
         law(fresh(family_named("bert")), SMALL["prompt_tuning"])
+
+
+@pytest.mark.parametrize("name", ["t5", "mistral"])
+def test_planted_padding_between_the_prompt_and_the_tokens(monkeypatch, name):
+    monkeypatch.setattr(prompts, "order_of", lambda mask, length: None)
+    with broken("row 1"):
+        law(fresh(family_named(name)), SMALL["prompt_tuning"], "left")
 
 
 def test_a_call_without_padding_is_no_evidence():

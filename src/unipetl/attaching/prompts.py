@@ -1,8 +1,10 @@
 """Prompt vectors in front of a stack's tokens.
 
-The stack is lengthened where its tokens enter and shortened where they leave, so everything outside sees
-the usual shapes, and a token keeps the position it had. The decoder of an encoder-decoder model sees the
-prompt's results among the encoder's, as in the released code of He et al. 2022.
+The stack is lengthened where its tokens enter and shortened where they leave, so everything outside sees the
+usual shapes, and a token keeps the position it had. In a row that starts with padding the prompt stands
+between the padding and the tokens, so that relative positions and sliding windows see what they see without
+it. The decoder of an encoder-decoder model sees the prompt's results among the encoder's, as in the released
+code of He et al. 2022.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ class Prompts:
     Attributes:
         tokens: the token embedding.
         total: l + n in the call under way.
+        order: places in [prompt; tokens] in the order of the call under way; None is that order itself.
         scale: the factor the stack puts on token vectors outside the embedding.
     """
 
@@ -37,6 +40,7 @@ class Prompts:
     deltas: list[PromptDelta] = field(default_factory=list)
     lengthened: bool = False
     total: int = 0
+    order: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -47,7 +51,35 @@ class Prompts:
         """Map (batch, n, d) to (batch, l + n, d)."""
         for delta in reversed(self.deltas):
             vectors = delta(vectors)
-        return vectors
+        return arranged(vectors, self.order)
+
+    def without(self, part: Tensor) -> Tensor:
+        """Map (batch, l + n, d) to the tokens' (batch, n, d)."""
+        if self.order is None:
+            return part[:, self.length :]
+        return arranged(part, self.order.argsort(dim=1)[:, self.length :])
+
+
+def arranged(rows: Tensor, order: Tensor | None) -> Tensor:
+    """Map (batch or 1, m, ...) to the same with the second axis in ``order`` (batch, k); None leaves it alone."""
+    if order is None:
+        return rows
+    index = order.reshape(*order.shape, *(1 for _ in rows.shape[2:])).expand(-1, -1, *rows.shape[2:])
+    return rows.expand(len(order), *rows.shape[1:]).gather(1, index)
+
+
+def order_of(mask: Tensor, length: int) -> Tensor | None:
+    """Return, for rows of l prompt vectors and n tokens, the order that puts a row's leading padding first.
+
+    ``mask`` is (batch, n); the result (batch, l + n), or None where no row starts with padding.
+    """
+    if bool(mask[:, 0].all()):
+        return None
+    padding = (mask.long().cumsum(dim=-1) == 0).sum(dim=-1, keepdim=True)
+    places = torch.arange(length + mask.shape[1], device=mask.device)[None]
+    return torch.where(
+        places < padding, places + length, torch.where(places < padding + length, places - padding, places)
+    )
 
 
 @dataclass
@@ -77,16 +109,18 @@ class LengthenStack:
             )
         if mask is None:
             mask = torch.ones(batch, seen + n, dtype=torch.long, device=source.device)
+        order = order_of(mask, prompts.length)
+        prompts.order = order if prompts.lengthened else None
         positions = kwargs.get("position_ids")
         if positions is None and "position_ids" in self.names and table.prompt_at == "tokens" and table.causal:
             positions = _positions(mask, n, seen, count_padding=table.rotary)
         if prompts.lengthened and positions is not None and table.rotary:
             before = torch.arange(-prompts.length, 0, device=positions.device).expand(positions.shape[0], -1)
-            positions = torch.cat([before, positions], dim=1)
+            positions = arranged(torch.cat([before, positions], dim=1), order)
         if positions is not None:
             kwargs["position_ids"] = positions
         ones = torch.ones(batch, prompts.length, dtype=mask.dtype, device=mask.device)
-        kwargs["attention_mask"] = torch.cat([ones, mask], dim=1)
+        kwargs["attention_mask"] = arranged(torch.cat([ones, mask], dim=1), order)
         if prompts.lengthened and table.prompt_at == "tokens":
             tokens = prompts.tokens(ids) * prompts.scale if embeds is None else embeds
             kwargs["inputs_embeds"] = prompts.prepend(tokens)
@@ -147,7 +181,8 @@ class PadPositions:
         """Return (..., l + n, d) with zeros in front."""
         if not self.prompts.lengthened:
             return None
-        return nn.functional.pad(output, (0, 0, self.prompts.length, 0))
+        padded, order = nn.functional.pad(output, (0, 0, self.prompts.length, 0)), self.prompts.order
+        return padded if order is None else arranged(padded if padded.dim() == 3 else padded[None], order)
 
 
 @dataclass
@@ -168,7 +203,7 @@ class ShortenResult:
 
     def _cut(self, part: Any) -> Any:
         lengthened = isinstance(part, Tensor) and part.dim() == 3 and part.shape[1] == self.prompts.total
-        return part[:, self.prompts.length :] if lengthened else part
+        return self.prompts.without(part) if lengthened else part
 
 
 @dataclass
@@ -183,7 +218,10 @@ class LengthenMemory:
         memory, mask = kwargs.get("encoder_hidden_states"), kwargs.get("encoder_attention_mask")
         if memory is None or mask is None or mask.dim() != 2 or mask.shape[1] >= memory.shape[1]:
             return None
-        kwargs["encoder_attention_mask"] = nn.functional.pad(mask, (memory.shape[1] - mask.shape[1], 0), value=1)
+        length = memory.shape[1] - mask.shape[1]
+        kwargs["encoder_attention_mask"] = arranged(
+            nn.functional.pad(mask, (length, 0), value=1), order_of(mask, length)
+        )
         return (), kwargs
 
 
