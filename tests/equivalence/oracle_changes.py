@@ -53,6 +53,10 @@ class Changes:
 
     def __init__(self, method: Method, tensors: dict[str, Tensor], *, key_width: int = 0) -> None:
         self.tensors = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        self.by_place: dict[str, dict[str, Tensor]] = {}  # "place/label", or "shared/stack.kind/label" -> its tensors
+        for name, tensor in self.tensors.items():
+            place, _, parameter = name.rpartition("/")
+            self.by_place.setdefault(place, {})[parameter] = tensor
         self.by_label: dict[tuple[str, str], Any] = {}
         for one in method.modifications:
             label = (one.representation.name, f"{one.insertion.tag}_{one.form.tag}")
@@ -64,20 +68,24 @@ class Changes:
     def at(self, place: str) -> list[tuple[Any, dict[str, Tensor]]]:
         """Return the changes at ``place``, each with its own tensors."""
         found = []
-        for (_, label), one in self.by_label.items():
-            start = f"{place}/{label}/"
-            own = {name.removeprefix(start): t for name, t in self.tensors.items() if name.startswith(start)}
-            shared = f"shared/{place.split('.')[0]}.{'cross' if 'cross' in place else 'self'}/{label}/"
-            generated = {name.removeprefix(shared): t for name, t in self.tensors.items() if name.startswith(shared)}
-            if one.form.tag == "head_attention" and place.endswith(".heads") and generated:
-                own |= self._generated(generated, place, one.form)
-                self.used |= {shared + name for name in generated}
-            if own and one.representation.name == representation_of(place):
-                self.used |= {start + name for name in own}
+        for (representation, label), one in self.by_label.items():
+            if representation != representation_of(place):
+                continue
+            own = self._take(f"{place}/{label}")
+            if one.form.tag == "head_attention":
+                kind = "cross" if "cross" in place else "self"
+                mlp = self._take(f"shared/{place.split('.')[0]}.{kind}/{label}")
+                own = {**own, **self._generated(mlp, place)} if mlp else own
+            if own:
                 found.append((one, own))
         return found
 
-    def _generated(self, mlp: dict[str, Tensor], place: str, form: Any) -> dict[str, Tensor]:
+    def _take(self, name: str) -> dict[str, Tensor]:
+        own = self.by_place.get(name, {})
+        self.used |= {f"{name}/{parameter}" for parameter in own}
+        return own
+
+    def _generated(self, mlp: dict[str, Tensor], place: str) -> dict[str, Tensor]:
         """Return keys and values of one layer: rows 2i and 2i + 1 of the MLP's result (l, 2L, d)."""
         hidden = torch.tanh(mlp["embedding"] @ mlp["hidden"].T + mlp["hidden_bias"])
         both = (hidden @ mlp["out"].T + mlp["out_bias"]).unflatten(-1, (-1, self.key_width))

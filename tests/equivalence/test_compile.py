@@ -37,15 +37,18 @@ def compare(family: str, method: str, backend: str) -> None:
     assert (got - first(one(**inputs))).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "mam" else pytest.mark.slow) for name in METHODS]
+)
 @pytest.mark.parametrize("family", ["bert", "llama"])
 def test_a_forward_pass_is_one_graph(family: str, name: str) -> None:
     compare(family, METHODS[name], "eager")
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta"])
-def test_a_prompts_forward_pass_is_one_graph(name: str) -> None:
-    compare(name, PROMPT, "eager")
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_a_prompts_forward_pass_is_one_graph(family: str) -> None:
+    compare(family, PROMPT, "eager")
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ def at(place: str, form: Any, insertion: Any = "parallel", composition: Any = "a
 
 
 @pytest.mark.parametrize("scale", [4.0, -0.5, "learned"])
-@pytest.mark.parametrize("place", ["attention", "ffn", "attention.query", "block"])
+@pytest.mark.parametrize("place", ["attention", "ffn.residual"])
 @pytest.mark.parametrize("family", ORACLE_FAMILIES)
 def test_the_change_is_scaled(family: str, place: str, scale: float | str) -> None:
     compare(case(family), Method(modifications=(at(place, TANH, "sequential", {"add": {"scale": scale}}),)))

@@ -16,13 +16,14 @@ from unipetl.insertion import Parallel, Sequential
 from unipetl.representation import NAMES, Representation
 
 VECTORS = [name for name in NAMES if name != "input"]
+FAMILIES = [name for name in ORACLE_FAMILIES if name != "t5"]  # it differs from its gated twin by the gate alone
 GATED = {"t5_gated", "llama"}
 POST_NORM = {"roberta", "bart"}
 FORM = Bottleneck(rank=3, activation="tanh")
 
 
 def points() -> Iterator[tuple[str, str, str, str]]:
-    for family, place in itertools.product(ORACLE_FAMILIES, VECTORS):
+    for family, place in itertools.product(FAMILIES, VECTORS):
         if place == "ffn.gate" and family not in GATED:
             continue
         yield family, place, "sequential", "itself"
@@ -43,7 +44,9 @@ def test_a_bottleneck_reads_and_joins_where_the_paper_says(family: str, place: s
     compare(case(family), point(place, kind, reads))
 
 
-@pytest.mark.parametrize(("family", "place"), [p[:2] for p in points() if p[3] == "itself"])
+@pytest.mark.parametrize(
+    ("family", "place"), [p[:2] for p in points() if p[3] == "itself" and p[0] in ("bart", "gpt2", "t5_gated")]
+)
 def test_a_low_rank_map_goes_wherever_a_bottleneck_goes(family: str, place: str) -> None:
     kind, reads = ("sequential", "itself") if place == "ffn.residual" else ("parallel", "normed")
     compare(case(family), point(place, kind, reads, LowRank(rank=2)))

@@ -15,7 +15,7 @@ from unipetl.errors import PlanError
 from unipetl.testing import family, randomize
 
 UNGATED = "ungated_prefix(length=5, mlp=none) + lora(rank=2, at=all)"
-METHODS = [PREFIX, MAM, UNGATED, PROMPT]
+METHODS = [MAM, UNGATED, PROMPT]
 BEAMS = {"num_beams": 3, "num_return_sequences": 2, "length_penalty": 0.0}
 
 
@@ -74,7 +74,7 @@ def test_greedy_steps_are_the_forward_pass_with_and_without_a_cache(name: str, m
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", ["gpt2", "llama", "qwen3", "bart", "mbart", "t5_gated"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "bart", "t5_gated"])
 def test_beams_are_the_same_without_a_cache_and_score_as_the_forward_pass(name: str, method: str) -> None:
     one = model(name)
     inputs = padded(words(), "right" if one.config.is_encoder_decoder else "left")
@@ -90,7 +90,7 @@ def test_beams_are_the_same_without_a_cache_and_score_as_the_forward_pass(name: 
     same(cached.sequences_scores, total)
 
 
-@pytest.mark.parametrize("method", [PREFIX, MAM, UNGATED])
+@pytest.mark.parametrize("method", [MAM, UNGATED])
 @pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "qwen3", "bart"])
 def test_a_static_cache_gives_the_same_tokens_and_scores(name: str, method: str) -> None:
     one = model(name)
@@ -118,7 +118,7 @@ def test_a_left_padded_batch_generates_what_each_row_alone_generates(name: str, 
         same(a[-1:], b)
 
 
-@pytest.mark.parametrize("method", [PREFIX, MAM, UNGATED])
+@pytest.mark.parametrize("method", [MAM, UNGATED])
 @pytest.mark.parametrize("name", DECODERS)
 def test_the_cache_holds_the_text_and_no_prefix(name: str, method: str) -> None:
     one = model(name)

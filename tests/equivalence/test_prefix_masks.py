@@ -14,7 +14,7 @@ from equivalence.oracle_weights import read
 from equivalence.tiny import DECODERS, ENCODERS, MAM, PREFIX, PROMPT, SEQ2SEQ, attached, first, model, padded, words
 
 SIDES = ("none", "ones", "right", "left")
-METHODS = (PREFIX, MAM, "ungated_prefix(length=5, mlp=none)", "multi_head_parallel_adapter(rank=5)")
+METHODS = (PREFIX, "ungated_prefix(length=5, mlp=none) + multi_head_parallel_adapter(rank=5)")
 
 
 def call(one: Any, inputs: dict[str, Tensor]) -> Tensor:

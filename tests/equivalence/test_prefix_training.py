@@ -69,12 +69,11 @@ def test_checkpointing_changes_no_gradient(family: str, method: str, when: str, 
 
 
 @pytest.mark.parametrize("padding", ["none", "right", "left"])
-@pytest.mark.parametrize("method", [PREFIX, "mam(length=5, rank=4, mlp=6)"])
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen3", "gpt2"])
-def test_a_checkpointed_decoder_trains_its_prefix_under_any_mask(family: str, method: str, padding: Any) -> None:
+def test_a_checkpointed_decoder_trains_its_prefix_under_any_mask(family: str, padding: Any) -> None:
     one, _ = fresh(family, attn_implementation="sdpa")
     inputs = batch(one, padding=padding)
-    randomize(unipetl.attach(one, method).tensors(), spread=0.3)
+    randomize(unipetl.attach(one, "mam(length=5, rank=4, mlp=6)").tensors(), spread=0.3)
     plain_loss, want = gradients(one, inputs)
     one.gradient_checkpointing_enable()
     loss, got = gradients(one, inputs)
@@ -84,11 +83,11 @@ def test_a_checkpointed_decoder_trains_its_prefix_under_any_mask(family: str, me
         torch.testing.assert_close(gradient, want[name], rtol=0, atol=1e-8)
 
 
-DEPTHS = [(2, 3), (3, 2), (1, 3), (3, 1)]
+DEPTHS = [(2, 3), (3, 1)]
 
 
 @pytest.mark.parametrize("depths", DEPTHS)
-@pytest.mark.parametrize("method", [PREFIX, MLP, "multi_head_parallel_adapter(rank=3)", "mam(length=5, rank=4, mlp=6)"])
+@pytest.mark.parametrize("method", [PREFIX, "mam(length=5, rank=4, mlp=6) + multi_head_parallel_adapter(rank=3)"])
 @pytest.mark.parametrize("family", ["bart", "mbart", "marian", "t5"])
 def test_encoder_and_decoder_need_not_be_equally_deep(family: str, method: str, depths: tuple[int, int]) -> None:
     names = ("num_layers", "num_decoder_layers") if family == "t5" else ("encoder_layers", "decoder_layers")
@@ -96,7 +95,7 @@ def test_encoder_and_decoder_need_not_be_equally_deep(family: str, method: str, 
     attachment = unipetl.attach(one, method)
     randomize(attachment.tensors(), spread=0.3)
     _, got = gradients(one, inputs)
-    places = [place.site.name for place in attachment.plan.placements if place.site.representation == "attention.heads"]
+    places = {place.site.name for place in attachment.plan.placements if place.site.representation == "attention.heads"}
     assert len(places) == depths[0] + 2 * depths[1]
     assert all(gradient.abs().max() > 0 for gradient in got.values())
 
