@@ -17,6 +17,7 @@ from transformers import (
 import unipetl
 from equivalence.checks import randomize
 from equivalence.tiny import DECODERS, ENCODERS, MAM, PREFIX, PROMPT, SEQ2SEQ, attached, first, model, words
+from unipetl.errors import AttachError
 from unipetl.testing import FAMILIES, batch, family
 
 HEADS = [(one.name, head) for one in FAMILIES for head in one.heads]
@@ -168,7 +169,7 @@ def test_a_mask_given_in_more_dimensions_is_the_same_mask(name: str, implementat
     seen = seen & torch.ones(7, 7, dtype=torch.bool).tril() if causal else seen
     lowest = torch.finfo(torch.float64).min
     additive = torch.zeros(seen.shape, dtype=torch.float64).masked_fill(~seen, lowest)
-    masks = {"4-D, additive": additive}
+    masks = {"4-D, additive": additive}  # transformers 5 reads a mask in three dimensions as something else
     if implementation == "sdpa":
         masks["4-D, Boolean"] = seen
     more = {"decoder_input_ids": ids} if name == "bart" else {}
@@ -186,6 +187,13 @@ def test_a_mask_given_in_more_dimensions_is_the_same_mask(name: str, implementat
         torch.testing.assert_close(got[real], want[real], rtol=0, atol=1e-12)
         assert (got - bare).abs().max() > 1e-3
     assert accepted
+
+
+def test_a_prompt_refuses_a_mask_it_cannot_lengthen() -> None:
+    one = model("bert", "base")
+    mask = torch.zeros(2, 1, 7, 7, dtype=torch.float64)
+    with attached(one, PROMPT), pytest.raises(AttachError, match="plain"):
+        one(input_ids=words(), attention_mask=mask)
 
 
 @pytest.mark.parametrize("name", SEQ2SEQ)
