@@ -79,7 +79,7 @@ def read(value: Any, options: Sequence[type[A]], axis: str) -> A:
         raise MethodError(f"{axis}: expected a name or a mapping with one name as its key, found {value!r}.")
     if tag not in by_tag:
         raise MethodError(unknown(axis, tag, by_tag))
-    if not isinstance(settings, Mapping):
+    if not isinstance(settings, Mapping) or not all(isinstance(name, str) for name in settings):
         raise MethodError(f"{axis} {tag!r}: its settings must be a mapping of field to value, found {settings!r}.")
     return by_tag[tag](**settings)
 

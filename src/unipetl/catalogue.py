@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from unipetl.composition import Add, Composition, Gate, Multiply
 from unipetl.errors import MethodError, NotationError, unknown
-from unipetl.forms import Bottleneck, Form, HeadAttention, LowRank, Mlp, Prompt, Rescale
+from unipetl.forms import Bottleneck, Form, HeadAttention, LowRank, Prompt, Rescale
 from unipetl.forms.bottleneck import Activation
 from unipetl.forms.form import Init, LayerNormAt
 from unipetl.insertion import Insertion, Parallel, Sequential
@@ -25,6 +25,7 @@ Variant = Literal["paper", "official"]
 LORA_PLACES: dict[str, tuple[str, ...]] = {
     "attention": ("attention.query", "attention.value"),
     "ffn": ("ffn.up", "ffn.down"),
+    "both": ("attention.query", "attention.value", "ffn.up", "ffn.down"),
     "all": (
         "attention.query",
         "attention.key",
@@ -57,6 +58,8 @@ def _at(
 
 def _places(at: str | Sequence[str], allowed: Sequence[str]) -> tuple[str, ...]:
     chosen = tuple(allowed) if at == "both" else (at,) if isinstance(at, str) else tuple(at)
+    if not chosen:
+        raise MethodError(f"at=[] names no place; choose from: {', '.join(allowed)}, both.")
     for place in chosen:
         if place not in allowed:
             raise MethodError(unknown("place 'at'", place, (*allowed, "both")))
@@ -103,7 +106,7 @@ def ungated_prefix(*, length: int = 30, mlp: int | None = 800, scale: Scale = 1.
 
 
 def _prefix(length: int, mlp: int | None, dropout: float) -> HeadAttention:
-    reparametrization = None if mlp is None else Mlp(width=mlp)
+    reparametrization: Any = None if mlp is None else {"width": mlp}  # HeadAttention checks it
     return HeadAttention(length=length, reparametrization=reparametrization, dropout=dropout)
 
 
@@ -167,12 +170,16 @@ def lora(
         scale: s. The paper tunes it: 2 on GLUE, 4 on XSum and en-ro (section 4.5).
         alpha: as in other libraries; sets ``scale = alpha / rank``.
         at: ``attention`` (query and value, section 2.2 and appendix B; table 1 prints key and value),
-            ``ffn`` (both matrices, section 4.4), ``all`` (every projection), or a list of representations.
+            ``ffn`` (both matrices, section 4.4), ``both``, ``all`` (every projection), or a list of representations.
         dropout: on what it reads.
         init: ``lora`` or ``bert``.
     """
     places = LORA_PLACES.get(at, (at,)) if isinstance(at, str) else tuple(at)
     known = LORA_PLACES["all"]
+    if not places:
+        raise MethodError(f"at=[] names no place; choose from: {', '.join((*known, *LORA_PLACES))}.")
+    if alpha is not None and not isinstance(alpha, (int, float)):
+        raise MethodError(f"alpha: expected a number, found {alpha!r}.")
     for place in places:
         if place not in known:
             raise MethodError(unknown("place 'at'", place, (*known, *LORA_PLACES)))

@@ -107,8 +107,12 @@ class Method(BaseModel):
         given = fields.get("modifications", ())
         if not isinstance(given, (list, tuple)):
             raise MethodError(f"method: 'modifications' must be a list, found {given!r}.")
+        train = fields.get("train", ())
+        fields["train"] = train = (train,) if isinstance(train, str) else train
+        if not isinstance(train, (list, tuple)) or not all(isinstance(name, str) for name in train):
+            raise MethodError(f"method: 'train' must be a list of names of {', '.join(TRAINABLE)}; found {train!r}.")
         fields["modifications"] = tuple(read_modification(one, place) for place, one in enumerate(given))
-        for name in fields.get("train", ()):
+        for name in train:
             if name not in TRAINABLE:
                 raise MethodError("method: " + unknown("group of trained parameters", name, TRAINABLE))
         try:
@@ -137,7 +141,7 @@ class Method(BaseModel):
         """
         if not isinstance(data, Mapping):
             raise MethodError(f"method: expected a mapping with 'modifications' and 'train', found {data!r}.")
-        strange = sorted(set(data) - set(cls.model_fields))
+        strange = [name for name in data if name not in cls.model_fields]
         if strange:
             raise MethodError("method: " + unknown("field", strange[0], cls.model_fields))
         return cls(**data)
@@ -173,7 +177,7 @@ def read_modification(value: Any, place: int = 0) -> Modification:
     """Return the modification that ``value`` (an object or a mapping) denotes."""
     if isinstance(value, Modification):
         return value
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise MethodError(f"modifications[{place}]: expected a mapping of the four axes, found {value!r}.")
     try:
         return Modification(**value)

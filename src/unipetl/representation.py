@@ -42,7 +42,9 @@ def rank(name: str) -> int:
 
 
 def _layers(value: Any) -> Any:
-    return tuple(sorted(set(value))) if isinstance(value, (list, tuple, set, range)) else value
+    if isinstance(value, (list, tuple, set, range)) and all(type(layer) is int for layer in value):
+        return tuple(sorted(set(value)))
+    return value
 
 
 class Representation(Axis):
@@ -98,6 +100,6 @@ def read_representation(value: Any) -> Representation:
         return value
     if isinstance(value, str):
         return Representation(name=value)
-    if isinstance(value, dict):
+    if isinstance(value, dict) and all(isinstance(name, str) for name in value):
         return Representation(**value)
     raise MethodError(f"representation: expected a name or a mapping, found {value!r}.")

@@ -77,6 +77,7 @@ def read(path: str | Path, *, allow_nonfinite: bool = False) -> Saved:
         tensors = safetensors.torch.load_file(tensors_path)
     except (safetensors.SafetensorError, ValueError, OSError) as error:
         raise CorruptFileError(f"{str(tensors_path)!r} is no readable safetensors file: {error}") from error
+    _check_meaning(description, tensors_path)
     _check_tensors(tensors, description, tensors_path, intact=description["sha256"] == found)
     if not allow_nonfinite:
         for key, value in tensors.items():
@@ -88,6 +89,22 @@ def read(path: str | Path, *, allow_nonfinite: bool = False) -> Saved:
     return Saved(folder, description, tensors)
 
 
+def meaning(description: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what a description says the tensors mean: method, seed and head."""
+    said = {key: description[key] for key in ("method", "seed", "train_head")}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _check_meaning(description: Mapping[str, Any], tensors_path: Path) -> None:
+    with safetensors.safe_open(tensors_path, framework="pt") as file:
+        written = (file.metadata() or {}).get("meaning")
+    if written is not None and written != meaning(description):
+        raise CorruptFileError(
+            f"{str(tensors_path.parent / DESCRIPTION)!r}: its method, seed or head is not the one its tensors were "
+            "saved with (checksum)."
+        )
+
+
 def _read_description(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -96,15 +113,28 @@ def _read_description(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise MismatchError(f"{str(path)!r} is not the description of an attachment (no format {FORMAT!r}).")
     version = data.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise MismatchError(
             f"{str(path)!r} has format version {version!r}; this unipetl {unipetl.__version__} reads up to "
             f"{FORMAT_VERSION}. Install a newer unipetl."
         )
-    shape: dict[str, type] = {"name": str, "method": dict, "seed": int, "base": dict, "sha256": str, "tensors": dict}
+    shape: dict[str, type] = {
+        "name": str,
+        "method": dict,
+        "seed": int,
+        "train_head": bool,
+        "base": dict,
+        "sha256": str,
+        "tensors": dict,
+    }
     for key, kind in shape.items():
         if not isinstance(data.get(key), kind):
             raise CorruptFileError(f"{str(path)!r}: field {key!r} is missing or is no {kind.__name__}.")
+    changes = data["method"].get("modifications")
+    if not isinstance(changes, list) or not all(isinstance(one, dict) and "form" in one for one in changes):
+        raise CorruptFileError(f"{str(path)!r}: field 'method' describes no method.")
+    if not all(isinstance(one, dict) for one in data["tensors"].values()):
+        raise CorruptFileError(f"{str(path)!r}: field 'tensors' does not describe every tensor.")
     return data
 
 

@@ -34,6 +34,7 @@ from unipetl.saved import (
     Saved,
     digest,
     dtype_name,
+    meaning,
     read,
     same_names,
 )
@@ -59,8 +60,7 @@ def save(model: nn.Module, path: str | Path, *, name: str | None = None) -> Path
     if any(value.is_meta for value in trained_tensors(model, record).values()):
         raise StorageError("the attachment is on the meta device: it has shapes and no values to save.")
     folder = Path(path)
-    data = safetensors.torch.save(_unshared(tensors), metadata={"format": "pt"})
-    description = {
+    description: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "name": record.name,
@@ -72,15 +72,16 @@ def save(model: nn.Module, path: str | Path, *, name: str | None = None) -> Path
             "parameters": record.plan.base_parameters,
             **fingerprint(model, record),
         },
-        "train_head": any(key in record.plan.head for key, _ in record.plan.trained),
+        "train_head": bool(record.plan.head) and set(record.plan.head) <= {key for key, _ in record.plan.trained},
         "parameters": sum(value.numel() for value in tensors.values()),
         "versions": versions(),
-        "sha256": hashlib.sha256(data).hexdigest(),
         "tensors": {
             key: {"shape": list(value.shape), "dtype": dtype_name(value), "sha256": digest(value)}
             for key, value in sorted(tensors.items())
         },
     }
+    data = safetensors.torch.save(_unshared(tensors), metadata={"format": "pt", "meaning": meaning(description)})
+    description["sha256"] = hashlib.sha256(data).hexdigest()
     text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
     following = folder / NEXT_DESCRIPTION
     write_atomically(following, lambda file: _write_bytes(file, text.encode()))
@@ -126,7 +127,7 @@ def load(
         saved.method(forms),
         name=chosen,
         seed=int(saved.description["seed"]),
-        train_head=bool(saved.description.get("train_head", True)),
+        train_head=saved.description["train_head"],
         architecture=architecture,
     )
     try:
@@ -202,10 +203,10 @@ def _refuse_other_base(model: nn.Module, saved: Saved, name: str) -> None:
     record = state_of(model).find(name)
     base: dict[str, Any] = saved.description["base"]
     found = fingerprint(model, record)
-    for part, meaning in (("structure", "parameters of other names or shapes"), ("weights", "other weights")):
+    for part, words in (("structure", "parameters of other names or shapes"), ("weights", "other weights")):
         if found[part] != base.get(part):
             raise MismatchError(
-                f"{str(saved.path)!r} was trained on another base: this {record.plan.model_class} has {meaning} "
+                f"{str(saved.path)!r} was trained on another base: this {record.plan.model_class} has {words} "
                 f"than the {base.get('model_class')} ({base.get('parameters'):,} parameters) it was saved from. Load "
                 "that checkpoint (with its head, if the head was not trained), or pass allow_other_base=True."
             )

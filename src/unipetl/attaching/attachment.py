@@ -134,6 +134,9 @@ def attach(
         if not state.records:
             model.__dict__.pop(STATE, None)
         raise
+    for parameter in own.values():
+        if not parameter.requires_grad:
+            parameter.grad = None  # an optimizer steps whatever has a gradient, frozen or not
     return Attachment(model, name)
 
 
@@ -207,14 +210,21 @@ def activate(model: nn.Module, names: str | Sequence[str] | None) -> None:
             owners[parameter] = record.name
     for record in state.records.values():
         if record.active and record not in records:
-            swap(model, record)
-            record.active = False
+            _switch(model, record)
     for record in records:
         if not record.active:
-            swap(model, record)
-            record.active = True
+            _switch(model, record)
     state.order = [*chosen, *(name for name in state.order if name not in chosen)]
     install(model, state)
+
+
+def _switch(model: nn.Module, record: Record) -> None:
+    """Put an attachment in force, or out; the model's own parameters it trains are frozen while it is out."""
+    swap(model, record)
+    record.active = not record.active
+    own = own_parameters(model)
+    for name in record.parked:
+        own[name].requires_grad_(record.active)
 
 
 def attachments(model: nn.Module) -> tuple[Attachment, ...]:

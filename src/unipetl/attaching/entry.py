@@ -27,21 +27,41 @@ class EntryHook:
 
 
 @dataclass
+class VectorsHook:
+    """Does for ``inputs_embeds`` what [EntryHook][] does for tokens: where vectors are given, no embedding runs."""
+
+    block: nn.Module
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the arguments with vectors that require a gradient, while checkpointing is on."""
+        vectors = kwargs.get("inputs_embeds")
+        checkpointing = getattr(self.block, "gradient_checkpointing", False) and self.block.training
+        if not checkpointing or not torch.is_grad_enabled() or vectors is None or vectors.requires_grad:
+            return None
+        return args, {**kwargs, "inputs_embeds": vectors.detach().requires_grad_(True)}
+
+
+@dataclass
 class PositionHook:
     """Counts positions from the attention mask, as ``generate`` does, where the caller gives none.
 
     Rotated queries meet learned keys that carry no position, so a row must have the same positions
     whatever padding stands to its left.
+
+    Attributes:
+        names: the stack's arguments, in order.
     """
+
+    names: tuple[str, ...]
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the arguments with ``position_ids`` filled in, or None."""
+        kwargs = {**dict(zip(self.names, args, strict=False)), **kwargs}
         mask, tokens = kwargs.get("attention_mask"), kwargs.get("input_ids")
-        tokens = args[0] if args and tokens is None else tokens
         tokens = kwargs.get("inputs_embeds") if tokens is None else tokens
-        if len(args) > 1 or kwargs.get("position_ids") is not None or tokens is None:
+        if kwargs.get("position_ids") is not None or tokens is None:
             return None
         if not isinstance(mask, Tensor) or mask.dim() != 2:
             return None
         positions = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-        return args, {**kwargs, "position_ids": positions}
+        return (), {**kwargs, "position_ids": positions}

@@ -12,10 +12,10 @@ from typing import Any
 from torch import nn
 
 from unipetl.architectures import Port
-from unipetl.attaching.entry import EntryHook, PositionHook
+from unipetl.attaching.entry import EntryHook, PositionHook, VectorsHook
 from unipetl.attaching.heads import HeadItem, HeadProgram, view_of
 from unipetl.attaching.ports import InputHook, Item, OutputHook, Step, Tape
-from unipetl.attaching.prompts import install_prompts, is_prompt_hook
+from unipetl.attaching.prompts import argument_names, install_prompts, is_prompt_hook
 from unipetl.attaching.state import Record, State
 from unipetl.forms import HeadAttention, Prompt
 from unipetl.insertion import Parallel, Sequential
@@ -45,7 +45,9 @@ def uninstall(model: nn.Module) -> None:
     for module in model.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             for number, hook in list(hooks.items()):
-                if isinstance(hook, (InputHook, OutputHook, EntryHook, PositionHook)) or is_prompt_hook(hook):
+                if isinstance(hook, (InputHook, OutputHook, EntryHook, PositionHook, VectorsHook)) or is_prompt_hook(
+                    hook
+                ):
                     del hooks[number]
                     module._forward_hooks_with_kwargs.pop(number, None)
                     module._forward_pre_hooks_with_kwargs.pop(number, None)
@@ -129,8 +131,10 @@ def _install_heads(model: nn.Module, ports: Ports, record: Record, one: Placemen
 
 
 def _install_stack_hooks(model: nn.Module, active: list[Record]) -> None:
-    for entry, first_block in sorted({stack for record in active for stack in record.plan.stacks}):
-        model.get_submodule(entry).register_forward_hook(EntryHook(model.get_submodule(first_block)))
+    for root, entry, first_block in sorted({stack for record in active for stack in record.plan.stacks}):
+        block = model.get_submodule(first_block)
+        model.get_submodule(entry).register_forward_hook(EntryHook(block))
+        model.get_submodule(root).register_forward_pre_hook(VectorsHook(block), with_kwargs=True)
     rotary = {
         one.site.stack_root
         for record in active
@@ -138,5 +142,6 @@ def _install_stack_hooks(model: nn.Module, active: list[Record]) -> None:
         if one.site.stack.rotary and isinstance(one.modification.form, HeadAttention)
     }
     for root in sorted(rotary):
-        hook: Any = PositionHook()
-        model.get_submodule(root).register_forward_pre_hook(hook, with_kwargs=True)
+        stack = model.get_submodule(root)
+        hook: Any = PositionHook(argument_names(stack))
+        stack.register_forward_pre_hook(hook, with_kwargs=True)

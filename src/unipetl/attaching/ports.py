@@ -50,6 +50,10 @@ class Tape:
     def __init__(self) -> None:
         self.value: Tensor | None = None
 
+    def __getstate__(self) -> dict[str, None]:
+        """Leave the activation behind when the model is copied or pickled, even after a call that failed midway."""
+        return {"value": None}
+
     def take(self) -> Tensor:
         """Return x and forget it, so that no activation outlives its layer."""
         value, self.value = self.value, None

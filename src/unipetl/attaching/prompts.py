@@ -107,6 +107,11 @@ class LengthenStack:
                 "prompt tuning needs the plain (batch, tokens) attention mask; this call prepared a larger one "
                 "(static caches do). Use a dynamic cache, or a prefix instead of a prompt."
             )
+        if kwargs.get("token_type_ids") is not None and table.prompt_at == "tokens":
+            raise AttachError(
+                f"prompt tuning on {type(module).__name__} takes no token_type_ids: prompt vectors have no type, "
+                "and this model embeds types as tokens. Leave them out, or use a prefix instead of a prompt."
+            )
         if mask is None:
             mask = torch.ones(batch, seen + n, dtype=torch.long, device=source.device)
         order = order_of(mask, prompts.length)
@@ -253,7 +258,7 @@ def install_prompts(model: nn.Module, active: list[Record]) -> None:
 
 def _install_stack(model: nn.Module, root: str, prompts: Prompts) -> None:
     stack, table = model.get_submodule(root), prompts.table
-    stack.register_forward_pre_hook(LengthenStack(prompts, _names(stack)), with_kwargs=True)
+    stack.register_forward_pre_hook(LengthenStack(prompts, argument_names(stack)), with_kwargs=True)
     if table.prompt_at == "entry":
         stack.get_submodule(table.entry).register_forward_pre_hook(LengthenEntry(prompts))
     for path in table.positions:
@@ -262,7 +267,7 @@ def _install_stack(model: nn.Module, root: str, prompts: Prompts) -> None:
         embedding.register_forward_hook(PadPositions(prompts))
     decoder = _decoder_beside(model, root)
     if decoder is not None:
-        decoder.register_forward_pre_hook(LengthenMemory(_names(decoder)), with_kwargs=True)
+        decoder.register_forward_pre_hook(LengthenMemory(argument_names(decoder)), with_kwargs=True)
         return
     parent = table.blocks.rpartition(".")[0]
     if parent:
@@ -270,7 +275,8 @@ def _install_stack(model: nn.Module, root: str, prompts: Prompts) -> None:
     stack.register_forward_hook(ShortenResult(prompts))
 
 
-def _names(module: nn.Module) -> tuple[str, ...]:
+def argument_names(module: nn.Module) -> tuple[str, ...]:
+    """Return the names of the arguments of a module's forward, in order."""
     return tuple(inspect.signature(module.forward).parameters)
 
 

@@ -29,10 +29,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the demo does on one task: its share of parameters, how long it trains, and its methods."""
+    """What the demo does on one task: its share of parameters, how long it trains, and its methods.
+
+    ``quick_training`` is what differs in the quick demo: fewer examples need smaller batches for enough steps.
+    """
 
     share: float
     training: dict[str, object]
+    quick_training: dict[str, object]
     limit: int
     evaluation_limit: int
     quick_limit: int
@@ -43,6 +47,7 @@ class Settings:
 PRONOUNCE = Settings(
     share=0.067,
     training={"num_train_epochs": 2, "per_device_train_batch_size": 32},
+    quick_training={},
     limit=8000,
     evaluation_limit=600,
     quick_limit=2000,
@@ -65,22 +70,23 @@ PRONOUNCE = Settings(
 SENTIMENT = Settings(
     share=0.005,
     training={"num_train_epochs": 1, "per_device_train_batch_size": 16},
-    limit=1500,
+    quick_training={"per_device_train_batch_size": 8},
+    limit=1200,
     evaluation_limit=600,
-    quick_limit=200,
+    quick_limit=300,
     quick_evaluation_limit=200,
     methods={
         "zero-shot": Setting("none"),
         "head only": Setting("head_only", 1e-2),
         "full fine-tuning": Setting("full", 1e-4),
-        "BitFit": Setting("bitfit", 3e-3),
+        "BitFit": Setting("bitfit", 5e-3),
         "prompt tuning": Setting("prompt_tuning(length=?)", 1e-2, largest=10),
-        "prefix tuning": Setting("prefix_tuning(length=?, mlp=none)", 5e-3),
+        "prefix tuning": Setting("prefix_tuning(length=?, mlp=none)", 1e-2),
         "adapter": Setting("adapter(rank=?)", 1e-3),
-        "LoRA": Setting("lora(rank=?, scale=2)", 2e-3),
+        "LoRA": Setting("lora(rank=?, scale=2)", 3e-3),
         "parallel adapter": Setting("parallel_adapter(rank=?)", 1e-3),
-        "scaled parallel adapter": Setting("scaled_parallel_adapter(rank=?, scale=2)", 5e-4),
-        "multi-head parallel adapter": Setting("multi_head_parallel_adapter(rank=?)", 2e-3),
+        "scaled parallel adapter": Setting("scaled_parallel_adapter(rank=?, scale=2)", 1e-3),
+        "multi-head parallel adapter": Setting("multi_head_parallel_adapter(rank=?)", 3e-3),
         "MAM": Setting("mam(length=?, rank=?, mlp=none, scale=2)", 1e-3),
     },
 )
@@ -112,7 +118,7 @@ def demo_plan(*, quick: bool = False) -> ComparePlan:
         tasks[name] = {
             "limit": settings.quick_limit if quick else settings.limit,
             "evaluation_limit": settings.quick_evaluation_limit if quick else settings.evaluation_limit,
-            "training": settings.training,
+            "training": {**settings.training, **(settings.quick_training if quick else {})},
             "methods": {
                 label: {
                     "method": fill(one.method, model, budget, largest=one.largest),

@@ -19,7 +19,8 @@ from unipetl.errors import RunError, StorageError
 
 #: transformers' name for the file a checkpoint is complete with: it is written last.
 STATE_FILE = "trainer_state.json"
-CHECKPOINT_FILES = (saved.DESCRIPTION, saved.TENSORS, "optimizer.pt", "scheduler.pt", "rng_state.pth", STATE_FILE)
+#: What a checkpoint consists of; of the random states there is one file per process.
+CHECKPOINT_FILES = (saved.DESCRIPTION, saved.TENSORS, "optimizer.pt", "scheduler.pt", "rng_state*.pth", STATE_FILE)
 
 
 class _TrainedTensorsOnly(Trainer):
@@ -63,7 +64,7 @@ class _TrainedTensorsOnly(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)
-        missing = [name for name in CHECKPOINT_FILES if not (folder / name).is_file()]
+        missing = [name for name in CHECKPOINT_FILES if not _present(folder, name)]
         if missing:
             raise RunError(
                 f"cannot resume from {str(folder)!r}: it has no {missing[0]}. Expected a checkpoint of "
@@ -108,13 +109,17 @@ def last_checkpoint(folder: Path) -> Path | None:
     """
     found = [(int(path.name.rpartition("-")[2]), path) for path in folder.glob("checkpoint-*") if _numbered(path)]
     for _, path in sorted(found, reverse=True):
-        if all((path / name).is_file() and (path / name).stat().st_size for name in CHECKPOINT_FILES):
+        if all(_present(path, name) for name in CHECKPOINT_FILES):
             try:
                 saved.read(path)
             except StorageError:
                 continue
             return path
     return None
+
+
+def _present(folder: Path, name: str) -> bool:
+    return any(file.is_file() and file.stat().st_size for file in folder.glob(name))
 
 
 def _numbered(path: Path) -> bool:

@@ -54,7 +54,7 @@ class Plan:
         placements: every change, in the order of the computation.
         groups: what placements share.
         trained: the pretrained or head parameters that are trained too, with their sizes.
-        stacks: for each stack the module whose result enters its blocks, and its first block.
+        stacks: for each stack its module, the module whose result enters its blocks, and its first block.
         head: the parameters of the task head, if there is one.
         base_parameters: size of the model itself.
     """
@@ -66,7 +66,7 @@ class Plan:
     placements: tuple[Placement, ...]
     groups: tuple[Group, ...]
     trained: tuple[tuple[str, int], ...]
-    stacks: tuple[tuple[str, str], ...]
+    stacks: tuple[tuple[str, str, str], ...]
     head: tuple[str, ...]
     base_parameters: int
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,6 +48,10 @@ def plan(
     placements, groups = place(method, module, sites)
     head = head_parameters(module, base, sites)
     trained = trained_parameters(method, module, head, train_head=train_head)
+    if not placements and not trained:
+        raise PlanError(
+            "the method changes nothing and trains nothing here; add a modification, or a group to 'train'."
+        )
     sizes = {id(p): p.numel() for name, p in module.named_parameters() if ".unipetl." not in f".{name}"}
     return Plan(
         method=method,
@@ -62,9 +67,13 @@ def plan(
     )
 
 
-def _entries(sites: tuple[Site, ...]) -> tuple[tuple[str, str], ...]:
+def _entries(sites: tuple[Site, ...]) -> tuple[tuple[str, str, str], ...]:
     found = {
-        (join_path(site.stack_root, site.stack.entry), join_path(site.stack_root, f"{site.stack.blocks}.0"))
+        (
+            site.stack_root,
+            join_path(site.stack_root, site.stack.entry),
+            join_path(site.stack_root, f"{site.stack.blocks}.0"),
+        )
         for site in sites
     }
     return tuple(sorted(found))
@@ -84,7 +93,7 @@ def model_from_config(config: PreTrainedConfig) -> nn.Module:
     build: Any = next((found for found in named if found is not None), transformers.AutoModel.from_config)
     try:
         with torch.device("meta"):
-            return build(config)
+            return build(copy.deepcopy(config))  # building fills in what the user left open
     except (ValueError, AttributeError, TypeError) as error:
         raise PlanError(f"transformers cannot build a model from this {type(config).__name__}: {error}") from error
 

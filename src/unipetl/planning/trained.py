@@ -32,8 +32,15 @@ def head_parameters(model: nn.Module, base: str, sites: Sequence[Site]) -> tuple
     """
     if not is_task_head(model):
         output = getattr(model, "get_output_embeddings", lambda: None)()
-        paths = [path for path, module in model.named_modules() if output is not None and module is output]
-        return tuple(f"{path}.{name}" for path in paths for name, _ in model.get_submodule(path).named_parameters())
+        tokens = getattr(model, "get_input_embeddings", lambda: None)()
+        tied = {id(parameter) for parameter in tokens.parameters()} if isinstance(tokens, nn.Module) else set()
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        return tuple(
+            f"{path}.{name}" if id(parameter) in tied else names[id(parameter)]
+            for path, module in model.named_modules()
+            if output is not None and module is output
+            for name, parameter in module.named_parameters()
+        )
     inside = {base} if base else {site.stack_root for site in sites}
     tokens = getattr(model, "get_input_embeddings", lambda: None)()
     shared = {id(parameter) for parameter in tokens.parameters()} if isinstance(tokens, nn.Module) else set()
@@ -62,8 +69,7 @@ def trained_parameters(
     tokens = getattr(model, "get_input_embeddings", lambda: None)()
     embeddings = {id(p) for p in tokens.parameters()} if isinstance(tokens, nn.Module) else set()
     flags = own_flags(model)
-    untrained = {name for name, trainable in flags.items() if not trainable}
-    fixed = untrained if len(untrained) < len(flags) else set()  # sinusoids, not a model that its user froze
+    fixed = {name for name, trainable in flags.items() if not trainable and "position" in name}  # sinusoids
     wanted = set(head) if "head" in method.train or (train_head and is_task_head(model)) else set()
     for group in method.train:
         before = len(wanted)
