@@ -76,6 +76,16 @@ def test_text_reads_calls_sums_and_bare_words():
         ("modifications: 3", "must be a list"),
         ("modifications: [3]", r"modifications\[0\]: expected a mapping"),
         ("modification: []", "Did you mean 'modifications'"),
+        ("train: 3", "must be a list of names"),
+        ("train: [[a]]", "must be a list of names"),
+        ("train: heads", "Did you mean 'head'"),
+        ("modifications: [{1: 2}]", "mapping of the four axes"),
+        ("modifications: [{representation: {name: ffn, layers: [a, 1]}, form: rescale}]", "layers"),
+        ("modifications: [{representation: ffn, form: {low_rank: {1: 2}}}]", "must be a mapping"),
+        ("mam(mlp=0)", "greater than 0"),
+        ("lora(at=[])", "names no place"),
+        ("adapter(at=[])", "names no place"),
+        ("lora(alpha=x)", "expected a number"),
     ],
 )
 def test_wrong_text_is_explained(text, words):

@@ -311,3 +311,26 @@ def test_saving_needs_to_know_which(tmp_path):
         unipetl.save(model, tmp_path)
     with pytest.raises(AttachError, match="Did you mean 'first'"):
         unipetl.save(model, tmp_path, name="frist")
+
+
+def test_a_changed_description_is_noticed(tmp_path):
+    _, folder = saved(tmp_path)
+    describe(folder, lambda data: data["method"]["modifications"][1].update(composition={"add": {"scale": 5.0}}))
+    with pytest.raises(CorruptFileError, match="method, seed or head"):
+        unipetl.load(build("bart"), folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.update(method={}),
+        lambda data: data["method"].update(modifications=[{}]),
+        lambda data: data["tensors"].update({KEY: None}),
+        lambda data: data.update(train_head="false"),
+    ],
+)
+def test_a_senseless_description_is_an_error_of_ours(tmp_path, change):
+    _, folder = saved(tmp_path)
+    describe(folder, change)
+    with pytest.raises(CorruptFileError):
+        unipetl.load(build("bart"), folder)

@@ -69,7 +69,7 @@ def trained_parameters(
     tokens = getattr(model, "get_input_embeddings", lambda: None)()
     embeddings = {id(p) for p in tokens.parameters()} if isinstance(tokens, nn.Module) else set()
     flags = own_flags(model)
-    fixed = {name for name, trainable in flags.items() if not trainable and "position" in name}  # sinusoids
+    fixed = {name for name, trainable in flags.items() if not trainable and "embed_positions" in name}  # sinusoids
     wanted = set(head) if "head" in method.train or (train_head and is_task_head(model)) else set()
     for group in method.train:
         before = len(wanted)
