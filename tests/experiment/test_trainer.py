@@ -115,7 +115,9 @@ def test_a_checkpoint_holds_no_weight_of_the_base(tmp_path, method):
     trainer = classifier(method, tmp_path)
     trainer.train()
     checkpoint = tmp_path / "checkpoint-6"
-    assert sorted(path.name for path in checkpoint.iterdir()) == sorted(name.replace("*", "") for name in CHECKPOINT_FILES)
+    assert sorted(path.name for path in checkpoint.iterdir()) == sorted(
+        name.replace("*", "") for name in CHECKPOINT_FILES
+    )
     with safe_open(checkpoint / "unipetl.safetensors", "pt") as file:
         names = set(file.keys())
     assert names == set(unipetl.attachments(trainer.model)[0].tensors())
