@@ -36,7 +36,7 @@ class Parallel(Insertion):
     Args:
         reads: ``normed`` is what the sub-layer itself reads. ``residual`` is the residual stream before
             the sub-layer's norm; it differs in pre-norm models only (the released parallel FFN adapter
-            of mBART reads it).
+            of mBART reads it). At a projection both are what the projection itself reads.
     """
 
     tag: ClassVar[str] = "parallel"

@@ -11,9 +11,6 @@ from unipetl.forms import Features, HeadAttention, Heads, Prompt, Rescale, Token
 from unipetl.insertion import Parallel, Sequential
 from unipetl.method import Modification
 
-#: Where a parallel change can read the residual stream before the sub-layer's norm.
-_READ_RESIDUAL = ("attention", "attention.heads", "ffn", "ffn.hidden", "block")
-
 
 def refuse_nonsense(one: Modification) -> None:
     """Raise if the four values of ``one`` contradict each other, whatever the model.
@@ -74,11 +71,6 @@ def refuse_nonsense(one: Modification) -> None:
         raise PlanError(
             "insertion 'parallel' at 'ffn.residual': adding to the residual stream is adding to the FFN's result; "
             "use representation 'ffn', the same function."
-        )
-    if isinstance(insertion, Parallel) and insertion.reads == "residual" and where not in _READ_RESIDUAL:
-        raise PlanError(
-            f"insertion 'parallel' with reads='residual' at {where!r}: a projection reads its own input. It is for: "
-            f"{', '.join(_READ_RESIDUAL)}."
         )
     if one.representation.kind is not None and not where.startswith("attention"):
         raise PlanError(

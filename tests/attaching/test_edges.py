@@ -87,16 +87,6 @@ def test_a_user_s_frozen_base_is_still_fine_tuned_by_full():
     assert unipetl.plan("full", model).parameters == sum(p.numel() for p in model.parameters())
 
 
-def test_a_projection_has_no_residual_input():
-    one = {
-        "representation": "attention.query",
-        "form": {"low_rank": {"rank": 2}},
-        "insertion": {"parallel": {"reads": "residual"}},
-    }
-    with pytest.raises(PlanError, match="reads its own input"):
-        unipetl.plan(unipetl.Method(modifications=[one]), build("llama"))
-
-
 def test_a_method_that_does_nothing_is_refused():
     with pytest.raises(PlanError, match="changes nothing"):
         unipetl.plan(unipetl.Method(), build("bart"))

@@ -14,7 +14,7 @@ ALPHABET = Alphabet(letters={"a": 4, "b": 5}, phonemes={"æ": 4, "b": 5, "ː": 9
 
 def test_encodes_letters_between_start_and_end():
     assert ALPHABET.encode("ab") == [1, 4, 5, 2]
-    assert ALPHABET.encode_target("bæː") == [5, 4, 9, 2]
+    assert ALPHABET.encode_target("bæː") == [1, 5, 4, 9, 2]
 
 
 def test_decodes_phonemes_and_leaves_out_what_has_no_sound():

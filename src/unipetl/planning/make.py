@@ -48,7 +48,7 @@ def plan(
     placements, groups = place(method, module, sites)
     head = head_parameters(module, base, sites)
     trained = trained_parameters(method, module, head, train_head=train_head)
-    if not placements and not trained:
+    if not method.modifications and not trained:
         raise PlanError(
             "the method changes nothing and trains nothing here; add a modification, or a group to 'train'."
         )

@@ -60,8 +60,8 @@ class Alphabet:
         return [self.bos_token_id, *(self.letters[letter] for letter in word), self.eos_token_id]
 
     def encode_target(self, phonemes: str) -> list[int]:
-        """Return the ids of phonemes, and the end: what the decoder is to write."""
-        return [*(self.phonemes[sound] for sound in phonemes), self.eos_token_id]
+        """Return the start, the ids of phonemes, and the end: what the pretrained decoder writes."""
+        return [self.bos_token_id, *(self.phonemes[sound] for sound in phonemes), self.eos_token_id]
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Return the phonemes that ``ids`` stand for; special, negative and unknown ids are left out."""
