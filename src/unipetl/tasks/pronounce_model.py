@@ -4,8 +4,8 @@
 logits of a new phoneme n and an old one o then differ by (w_n - w_o)·h for ever, so the starting row of n decides what
 a frozen model can learn. It starts as the row of its nearest American phoneme (``O``, ``æ``, ``ɑ``, ``ɹ``) plus a fixed
 random direction of 0.6 times the mean length of a phoneme's row. Exact match on the 600 held-out words after one epoch
-of the 8,000, by the length of that direction, 1 standard error being 2 (labels then lacked the start symbol, which costs
-every row some points):
+of the 8,000, by the length of that direction, 1 standard error being 2 (labels then lacked the start symbol, which
+costs every row some points):
 
     ================================  ====  ====  ====  ====  ====  ======================
     what is trained (learning rate)   0.02  0.1   0.3   0.6   1.0   transformers' own rows
