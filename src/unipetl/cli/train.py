@@ -119,7 +119,6 @@ def _method(text: str | None) -> str | dict[str, Any] | None:
 def _recipe(path: Path | None, given: dict[str, Any], settings: Sequence[str]) -> Recipe:
     """Return the recipe of a file, of options, or of both; options win."""
     from unipetl.experiment import Recipe, load_recipe
-    from unipetl.tasks import get_task
 
     data: dict[str, Any] = {} if path is None else load_recipe(path).resolved()
     data |= given
@@ -128,9 +127,7 @@ def _recipe(path: Path | None, given: dict[str, Any], settings: Sequence[str]) -
     missing = [f"--{name}" for name in ("task", "method") if name not in data]
     if missing:
         raise typer.BadParameter(f"name a recipe file, or give {' and '.join(missing)}.", param_hint="RECIPE")
-    recipe = Recipe(**data)
-    get_task(recipe.task)
-    return recipe
+    return Recipe(**data)
 
 
 def _set(data: dict[str, Any], setting: str) -> None:
