@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import unipetl
-from unipetl.errors import AttachError, PlanError
+from unipetl.errors import AttachError
 from unipetl.testing.models import batch, build
 
 
@@ -85,11 +85,6 @@ def test_a_user_s_frozen_base_is_still_fine_tuned_by_full():
     model = build("roberta")
     model.base_model.requires_grad_(False)
     assert unipetl.plan("full", model).parameters == sum(p.numel() for p in model.parameters())
-
-
-def test_a_method_that_does_nothing_is_refused():
-    with pytest.raises(PlanError, match="changes nothing"):
-        unipetl.plan(unipetl.Method(), build("bart"))
 
 
 def test_a_prompt_takes_no_token_types():

@@ -48,10 +48,6 @@ def plan(
     placements, groups = place(method, module, sites)
     head = head_parameters(module, base, sites)
     trained = trained_parameters(method, module, head, train_head=train_head)
-    if not method.modifications and not trained:
-        raise PlanError(
-            "the method changes nothing and trains nothing here; add a modification, or a group to 'train'."
-        )
     sizes = {id(p): p.numel() for name, p in module.named_parameters() if ".unipetl." not in f".{name}"}
     return Plan(
         method=method,
