@@ -106,6 +106,7 @@ def attach(
     flags = {name: parameter.requires_grad for name, parameter in own.items()}
     before_order = list(state.order)
     tied = [name for name, _ in made.trained if name not in own]
+    installing = False
     try:
         build(model, made, record)
         untie(model, state, tied)
@@ -122,12 +123,14 @@ def attach(
         state.records[name] = record
         state.order.append(name)
         model.__dict__[STATE] = state
+        installing = True
         install(model, state)
     except BaseException:
         state.records.pop(name, None)
         state.order = before_order
         unhang(model, record)
-        install(model, state)
+        if installing:
+            install(model, state)
         retie(model, state, [name for name in tied if name in state.untied])
         for parameter_name, parameter in own_parameters(model).items():
             parameter.requires_grad_(flags[parameter_name])

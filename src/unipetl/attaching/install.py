@@ -45,9 +45,7 @@ def uninstall(model: nn.Module) -> None:
     for module in model.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             for number, hook in list(hooks.items()):
-                if isinstance(hook, (InputHook, OutputHook, EntryHook, PositionHook, VectorsHook)) or is_prompt_hook(
-                    hook
-                ):
+                if is_own_hook(hook):
                     del hooks[number]
                     module._forward_hooks_with_kwargs.pop(number, None)
                     module._forward_pre_hooks_with_kwargs.pop(number, None)
@@ -55,6 +53,11 @@ def uninstall(model: nn.Module) -> None:
             core: Any = module
             del core.__dict__["_unipetl_heads"]
             core.config = core.config._unipetl_config
+
+
+def is_own_hook(hook: Callable[..., Any]) -> bool:
+    """Return whether a hook on a module is one that [install][] put there."""
+    return isinstance(hook, (InputHook, OutputHook, EntryHook, PositionHook, VectorsHook)) or is_prompt_hook(hook)
 
 
 class Ports:

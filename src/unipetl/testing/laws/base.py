@@ -21,8 +21,8 @@ def leaves_the_base_alone(
         CheckError: the law does not hold.
     """
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    shared = {name: id(parameter) for name, parameter in model.named_parameters(remove_duplicate=False)}
     attachment = scatter(attach(model, method, **attaching))
+    shared = {name: id(parameter) for name, parameter in model.named_parameters(remove_duplicate=False)}
     for name, value in before.items():
         require(name in model.state_dict(), f"attaching lost the key {name!r}.")
         same(model.state_dict()[name], value, f"{name} after attaching")

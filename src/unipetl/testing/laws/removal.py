@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unipetl.attaching import attach, detach
+from unipetl.attaching.install import is_own_hook
 from unipetl.method import Method
 from unipetl.testing.compare import Call, loss_of, outputs, require, same, scatter
 
@@ -35,7 +36,7 @@ class Snapshot:
     values: dict[str, Tensor]
     flags: dict[str, bool]
     modules: dict[str, int]
-    hooks: dict[str, tuple[int, ...]]
+    hooks: dict[str, tuple[str | int, ...]]
     attributes: dict[str, frozenset[str]]
     plain: dict[str, int]
     modes: dict[str, bool]
@@ -48,12 +49,11 @@ class Snapshot:
             values={name: value.clone() for name, value in model.state_dict().items()},
             flags={name: parameter.requires_grad for name, parameter in model.named_parameters()},
             modules={name: id(module) for name, module in modules.items()},
-            hooks={
-                f"{name}.{kind}": tuple(getattr(module, kind)) for name, module in modules.items() for kind in HOOKS
-            },
+            hooks={f"{name}.{kind}": _hooks(module, kind) for name, module in modules.items() for kind in HOOKS},
             attributes={name: frozenset(vars(module)) for name, module in modules.items()},
             plain={
-                f"{name}.{key}": id(value)
+                # a view of the config is made anew; what it views is the model's
+                f"{name}.{key}": id(getattr(value, "_unipetl_config", value))
                 for name, module in modules.items()
                 for key, value in vars(module).items()
                 if key == "config" or callable(value)
@@ -75,6 +75,15 @@ class Snapshot:
         require(list(self.values) == list(now.values), f"{when}: the state dict has other keys or another order.")
         for name, value in self.values.items():
             same(now.values[name], value, f"{when}: {name}")
+
+
+def _hooks(module: nn.Module, kind: str) -> tuple[str | int, ...]:
+    """The hooks in their order: of ours the type, for they are made anew; of others the number, which is a handle."""
+    ours = {n: hook for found in (module._forward_hooks, module._forward_pre_hooks) for n, hook in found.items()}
+    return tuple(
+        type(ours[number]).__name__ if number in ours and is_own_hook(ours[number]) else number
+        for number in getattr(module, kind)
+    )
 
 
 def detaches_exactly(model: nn.Module, method: Method | str, call: Call, **attaching: Any) -> None:
