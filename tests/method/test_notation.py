@@ -103,7 +103,7 @@ def test_wrong_text_is_explained(text, words):
         ({"form": ["bottleneck"]}, "expected a name or a mapping"),
         ({"representation": "atention"}, "Did you mean 'attention'"),
         ({"representation": {"name": "ffn", "layers": []}}, "selects nothing"),
-        ({"representation": {"name": "ffn", "stack": "encodr"}}, "'encoder' or 'decoder'"),
+        ({"representation": {"name": "ffn", "stack": "Encoder"}}, "'encoder' or 'decoder'"),
         ({"insertion": "paralel"}, "Did you mean 'parallel'"),
         ({"composition": {"add": {"scale": 0.0}}}, "other than 0"),
         ({"composition": {"add": {"scale": float("nan")}}}, "finite"),

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unipetl.architectures import Columns
 from unipetl.composition import Add, Multiply
 from unipetl.forms import Delta
 from unipetl.method import Modification
@@ -77,14 +78,12 @@ class Step:
 
     rank: int
     items: list[Item]
-    columns: tuple[int, int] | None = None
+    columns: Columns | None = None
 
     def apply(self, h: Tensor, own_input: Tensor | None) -> Tensor:
         """Return the changed h (..., features): first every factor, then every addend."""
         if self.columns is not None:
-            start, end = self.columns
-            changed = self._change(h[..., start:end], own_input)
-            return torch.cat([h[..., :start], changed, h[..., end:]], dim=-1)
+            return self.columns.replaced(h, self._change(self.columns.of(h), own_input))
         return self._change(h, own_input)
 
     def _change(self, h: Tensor, own_input: Tensor | None) -> Tensor:
