@@ -91,6 +91,8 @@ class AttentionTable:
         reads: the module whose argument is the sub-layer's input x, if not ``query``.
         result: where the sub-layer's result can be changed, if not at ``output``'s end.
         join: where a parallel change joins; None means at ``result``.
+        softmax: None where ``core`` calls transformers' attention interface. A ``core`` that computes one softmax of
+            its own, of queries without rotation, has the factor on q kᵀ here, in units of 1/sqrt(head size).
         optional: whether some models or some blocks of the family lack it.
     """
 
@@ -106,6 +108,7 @@ class AttentionTable:
     reads: str | None = None
     result: Port | None = None
     join: Port | None = None
+    softmax: float | None = None
     optional: bool = False
 
 
@@ -190,6 +193,7 @@ class Site:
         normed, residual: where x is read: as the sub-layer reads it, and before the sub-layer's norm.
         norm_after: the norm that follows h, for ``ffn.residual`` of post-norm models.
         query: the query projection, for heads.
+        softmax: see [AttentionTable][], for heads.
         stack_root, entry: the stack's module and the module whose result enters its blocks.
     """
 
@@ -207,3 +211,4 @@ class Site:
     norm_after: str | None
     query: Projection | None
     stack_root: str
+    softmax: float | None = None

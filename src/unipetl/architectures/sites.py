@@ -135,7 +135,9 @@ def _attention_sites(
     joined = Port(output, "input")
     query = replace(attention.query, module=join_path(block, attention.query.module))
     core = join_path(block, attention.core)
-    yield common.site(f"{prefix}.heads", "attention.heads", core, heads, joined, joined, query=query)
+    yield common.site(
+        f"{prefix}.heads", "attention.heads", core, heads, joined, joined, query=query, softmax=attention.softmax
+    )
     end = Port(output, "output")
     yield common.site(f"{prefix}.output", "attention.output", output, out_shape, end, end, own_input=True)
     result = _absolute(block, attention.result) if attention.result else end
@@ -220,6 +222,7 @@ class _Common:
         own_input: bool = False,
         norm_after: str | None = None,
         query: Projection | None = None,
+        softmax: float | None = None,
     ) -> Site:
         """Return a site; a projection's x is what that projection reads."""
         reads = Port(owner, "input") if own_input else self.reads
@@ -227,7 +230,7 @@ class _Common:
         return Site(
             name=name, representation=representation, stack=self.table, kind=self.kind, layer=self.layer,
             owner=owner, shape=shape, value=value, join=join, normed=reads, residual=residual,
-            norm_after=norm_after, query=query, stack_root=self.root,
+            norm_after=norm_after, query=query, stack_root=self.root, softmax=softmax,
         )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from unipetl.forms import Heads
 from unipetl.inference.flow import acting, as_columns, equal, used_columns
 from unipetl.inference.linear import features
 from unipetl.inference.residual import Joint, is_dropout, surroundings
+from unipetl.inference.scaling import NO_ORIGIN, own_softmax
 from unipetl.inference.tracing import Attention, Call, Trace
 
 Roles = dict[str, Projection]
@@ -165,6 +166,10 @@ def _table(
         return None
     joint = surroundings(trace, block, x, out, min(first.start, inner.start if container != block else first.start))
     heads, attribute = sizes
+    alone = [other for other in trace.attentions if other.path == one.path]
+    softmax = own_softmax(one, roles, by_path[paths["query"]], by_path[paths["key"]], heads) if alone == [one] else None
+    if getattr(getattr(model, "config", None), "model_type", "") in NO_ORIGIN:
+        softmax = None
     norm = joint.before or joint.after
     table = AttentionTable(
         kind=_kind(one, container),
@@ -178,6 +183,7 @@ def _table(
         heads=None if attribute else heads,
         reads=reads,
         result=None if joint.dropped else Port(_inside(block, joint.result), "output"),
+        softmax=softmax,
     )
     own_linears = {
         call.path for call in trace.calls if call.leaf is not None and f"{call.path}.".startswith(f"{container}.")

@@ -15,7 +15,7 @@ _WIDTH = re.compile(
 )
 _NO_WIDTH = re.compile(
     r"vocab|patch|image|window|kernel|stride|chunk|batch|max_|position|input_size|crop|type_|num_|n_head|block_size|"
-    r"grid|pool|bucket|tubelet|spatial|temporal|frame|codebook_size|bins|mel|state_size|conv|scale|group_size|"
+    r"grid|pool_|pooling|bucket|tubelet|spatial|temporal|frame|codebook_size|bins|mel|state_size|conv|scale|group_size|"
     r"in_channels|out_channels_|num_channels|audio_channels|queue|sample|feature_size|input_dim|text_dim"
 )
 _HEADS = re.compile(

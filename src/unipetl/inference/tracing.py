@@ -47,7 +47,8 @@ class Attention:
         path: the module whose code computed it.
         time: when.
         query, key, value: what the fused function was given, (..., heads, n, size) or the like; None elsewhere.
-        weights: the probabilities, (..., n, m), where they were computed by a softmax of its own.
+        weights: the probabilities, (..., n, m), where they were computed by a softmax of its own, and the ``scores``
+            that it was taken of.
         rows: the number of queries n; ``columns`` the number of keys m.
         causal: whether the call said so.
     """
@@ -58,6 +59,7 @@ class Attention:
     key: Tensor | None = None
     value: Tensor | None = None
     weights: Tensor | None = None
+    scores: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -143,7 +145,8 @@ class _Watcher(TorchFunctionMode):
                 self.fused -= 1
         result = func(*args, **kwargs)
         if func in _SOFTMAX and not self.fused and isinstance(result, Tensor) and result.dim() >= 3:
-            self.trace.attentions.append(Attention(self.open[-1].path, self.time, weights=result))
+            scores = args[0] if args else kwargs["input"]
+            self.trace.attentions.append(Attention(self.open[-1].path, self.time, weights=result, scores=scores))
             return result.detach().requires_grad_(True).clone()
         return result
 

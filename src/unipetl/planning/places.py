@@ -159,7 +159,7 @@ def _shared_parameters(form: Form, shapes: tuple[Shape, ...]) -> int:
 
 def _refuse_without_interface(model: nn.Module, site: Site) -> None:
     core = model.get_submodule(site.owner)
-    if not _uses_interface(type(core).__dict__.get("forward", core.forward)):
+    if site.softmax is None and not _uses_interface(type(core).__dict__.get("forward", core.forward)):
         raise PlanError(
             f"modified representation 'attention.heads': {type(core).__name__} computes its attention without "
             "transformers' attention interface, so nothing can be added inside it. What works here: "

@@ -12,6 +12,8 @@ from unipetl.method import Method
 
 #: Attribute of a model with attachments that holds their state, its own flags among it.
 STATE = "_unipetl_state"
+#: Biases that choose experts: they are counted up in training, and no gradient reaches them.
+ROUTING = ("expert_bias", "e_score_correction_bias", "expert_biases", "score_correction_bias")
 #: Model classes whose head is made for one task and starts untrained.
 TASK_HEADS = (
     "ForSequenceClassification",
@@ -80,7 +82,7 @@ def trained_parameters(
                 continue
             if (
                 group == "all"
-                or (group == "bias" and "bias" in name)
+                or (group == "bias" and "bias" in name and last not in ROUTING)
                 or (group == "norm" and norm and last in ("weight", "bias"))
             ) or (group == "embeddings" and id(parameter) in embeddings):
                 wanted.add(name)
