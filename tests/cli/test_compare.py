@@ -8,12 +8,15 @@ from dataclasses import replace
 import pytest
 import yaml
 
+import unipetl.tasks
 from cli.calling import call, data, refusal
+from cli.tiny_task import TINY
 from house_rules.sources import TESTS
 from unipetl.cli import watching
 from unipetl.experiment import Progress, comparing, demo, load_plan
 from unipetl.experiment.table import Comparison, Failure, Row, Table
 
+pytestmark = pytest.mark.usefixtures("tiny")
 PLAN = """
 name: parity
 tasks: [tiny]
@@ -31,6 +34,7 @@ def compared(tmp_path_factory):
     right = comparing.compare
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(TESTS))
+        patch.setattr(unipetl.tasks, "TASKS", (*unipetl.tasks.TASKS, TINY))
         tasks = {"tiny": "cli.tiny_task:TINY"}
         patch.setattr(comparing, "compare", lambda *args, **named: right(*args, **named, tasks=tasks))
         result = call("compare", folder / "plan.yaml", "-o", folder / "out", "--jobs", 2, code=1)
@@ -181,6 +185,7 @@ def test_wrong_usage(args):
     ("change", "parts"),
     [
         ({"methods": {"LoRA": "loro"}}, ["plan.yaml:", "Did you mean 'lora'"]),
+        ({"tasks": ["tinny"]}, ["plan.yaml:", "tasks.0: unknown task 'tinny'. Did you mean 'tiny'"]),
         ({"tsks": ["tiny"]}, ["plan.yaml:", "Did you mean 'tasks'"]),
         ({"seeds": [-1]}, ["seeds"]),
         ({"training": {"max_step": 3}}, ["Did you mean 'max_steps'"]),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from experiment.toy_task import parity
-from unipetl.errors import RunError
+from unipetl.errors import RunError, TaskError
 from unipetl.experiment import ComparePlan, compare, report, run
 from unipetl.experiment.comparing import failure_file, run_directory
 from unipetl.experiment.plot import draw
@@ -225,6 +225,12 @@ def test_a_comparison_wants_a_directory_of_its_own(tmp_path):
         compare(plan(), tmp_path / "out", jobs=0)
     with pytest.raises(RunError, match="is no comparison"):
         report(tmp_path)
+
+
+def test_an_unknown_task_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(TaskError, match=r"unknown task 'pronunce'\. Did you mean 'pronounce'"):
+        compare(plan(tasks=["parity", "pronunce"]), tmp_path / "out", tasks=TASKS)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_picture_is_drawn_for_one_method_as_well(tmp_path):

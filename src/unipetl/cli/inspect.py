@@ -110,7 +110,7 @@ def _comparison(path: Path, *, as_json: bool) -> None:
     from unipetl.experiment import load_plan
     from unipetl.experiment.table import read
 
-    found = read(path, load_plan(path / "plan.yaml"))
+    found = read(path, load_plan(path / "plan.yaml", tasks=None))
     if as_json:
         screen.show_json({"kind": "comparison", "path": str(path), **found.to_dict()})
         return

@@ -60,6 +60,8 @@ def command(
     Each run's directory holds its recipe, its log, its predictions, its metrics and the trained attachment. The same
     command goes on where it was interrupted, and shows what is finished.
     """
+    from unipetl.tasks import get_task
+
     given = {
         "task": task,
         "method": _method(method),
@@ -69,6 +71,7 @@ def command(
         "train_head": train_head,
     }
     chosen = _recipe(recipe, {name: value for name, value in given.items() if value is not None}, settings or ())
+    get_task(chosen.task)
     if dry_run:
         screen.show_json(chosen.resolved()) if as_json else screen.show(chosen.to_yaml().rstrip())
         return

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -77,6 +77,7 @@ def compare(
 
     Raises:
         RunError: the directory holds something else, or ``jobs`` is no positive number.
+        TaskError: a task with runs to make is neither unipetl's nor in ``tasks``.
         KeyboardInterrupt: after every run's process has been ended; call again to go on.
     """
     if jobs < 1:
@@ -84,19 +85,26 @@ def compare(
     folder = Path(directory)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / PLAN).is_file():
         raise RunError(f"{str(folder)!r} is not empty and holds no comparison; choose another directory.")
-    plan.save(folder / PLAN)
     cells = list(plan.cells())
     todo = [(cell, seed) for seed in plan.seeds for cell in cells]
+    waiting = [one for one in todo if not _finished(run_directory(folder, *one), *one)]
+    _refuse_unknown_tasks((cell.task for cell, _ in waiting), tasks or {})
+    plan.save(folder / PLAN)
     board = _Board(total=len(todo), listener=progress or _silent)
-    waiting = []
-    for cell, seed in todo:
-        if _finished(run_directory(folder, cell, seed), cell, seed):
-            board.tell(cell, seed, "done before")
-        else:
-            waiting.append((cell, seed))
+    for one in todo:
+        if one not in waiting:
+            board.tell(*one, "done before")
     if waiting:
         _run_all(waiting, folder, min(jobs, len(waiting)), board, tasks or {})
     return report(folder, plan)
+
+
+def _refuse_unknown_tasks(names: Iterable[str], tasks: Mapping[str, str]) -> None:
+    from unipetl.tasks import get_task  # brings transformers, which a comparison that is done does not need
+
+    for name in names:
+        if name not in tasks:
+            get_task(name)
 
 
 def run_directory(folder: Path, cell: Cell, seed: int) -> Path:

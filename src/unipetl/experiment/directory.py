@@ -117,7 +117,7 @@ class RunDirectory:
         if not self.recipe.is_file():
             raise RunError(f"{str(self.path)!r} is no run: it has no {self.recipe.name}.")
         try:
-            recipe = load_recipe(self.recipe)
+            recipe = load_recipe(self.recipe, tasks=None)
         except RecipeError as error:
             raise RunError(f"the recipe of the run is damaged: {error}") from error
         return recipe, recipe.seeds[0]

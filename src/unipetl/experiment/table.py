@@ -106,7 +106,7 @@ def report(directory: str | Path, plan: ComparePlan | None = None) -> Comparison
     if plan is None:
         if not (folder / "plan.yaml").is_file():
             raise RunError(f"{str(folder)!r} is no comparison: it has no plan.yaml.")
-        plan = load_plan(folder / "plan.yaml")
+        plan = load_plan(folder / "plan.yaml", tasks=None)
     found = read(folder, plan)
     write_json(folder / "comparison.json", found.to_dict())
     write_text(folder / "comparison.md", found.to_markdown())
