@@ -227,6 +227,22 @@ def test_a_comparison_wants_a_directory_of_its_own(tmp_path):
         report(tmp_path)
 
 
+def test_a_directory_has_one_comparison_at_a_time(tmp_path):
+    whole = plan(methods={"zero-shot": "none"}, seeds=[0])
+    made_here(whole, tmp_path)
+    refused = []
+
+    def second(event):
+        with pytest.raises(RunError, match=f"in use by process {os.getpid()} on "):
+            compare(whole, tmp_path)
+        refused.append(event)
+
+    compare(whole, tmp_path, progress=second)
+    assert len(refused) == 1
+    assert compare(whole, tmp_path).missing == 0
+    assert ".lock" not in {path.name for path in tmp_path.iterdir()}
+
+
 def test_an_unknown_task_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(TaskError, match=r"unknown task 'pronunce'\. Did you mean 'pronounce'"):
         compare(plan(tasks=["parity", "pronunce"]), tmp_path / "out", tasks=TASKS)

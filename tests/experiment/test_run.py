@@ -15,8 +15,9 @@ import pytest
 from safetensors.torch import load_file
 
 from experiment.toy_task import backwards, parity
-from unipetl.errors import CorruptFileError, RunError, TaskError
+from unipetl.errors import CorruptFileError, PlanError, RunError, TaskError
 from unipetl.experiment import Recipe, evaluate, predict, run
+from unipetl.experiment.directory import RunDirectory
 
 TRAINING = {
     "max_steps": 6,
@@ -127,7 +128,10 @@ def test_a_killed_process_goes_on_from_its_last_checkpoint(tmp_path):
     patience = time.monotonic() + 120
     while not list((tmp_path / "half").glob("checkpoints/checkpoint-2/trainer_state.json")):
         assert time.monotonic() < patience
+        assert child.poll() is None
         time.sleep(0.02)
+    with pytest.raises(RunError, match=f"in use by process {child.pid} on "):
+        run(recipe(), 0, tmp_path / "half", task=parity)
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert not (tmp_path / "half" / "metrics.json").exists()
@@ -211,6 +215,41 @@ def test_wrong_uses_say_what_is_wrong(tmp_path):
         run(recipe(training={"generation_num_beams": 2}), 0, tmp_path / "beams", task=parity)
     with pytest.raises(RunError, match="transformers refuses these arguments"):
         run(recipe(training={"load_best_model_at_end": True}), 0, tmp_path / "best", task=parity)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"method": "lora(at='ffn.gate')"}, PlanError),
+        ({"training": {"load_best_model_at_end": True}}, RunError),
+        ({"training": {"generation_num_beams": 2}}, RunError),
+    ],
+)
+def test_what_cannot_run_leaves_no_directory_and_an_old_run_alone(tmp_path, wrong, error):
+    with pytest.raises(error):
+        run(recipe(**wrong), 0, tmp_path / "made" / "run", task=parity)
+    assert list(tmp_path.iterdir()) == []
+
+    files = RunDirectory(tmp_path / "run")
+    files.claim(recipe(**wrong), 0)
+    files.log.write_text("{}\n")
+    with pytest.raises(error):
+        run(recipe(**wrong), 0, files.path, task=parity, resume=False)
+    assert {path.name for path in files.path.iterdir()} == {"recipe.yaml", "log.jsonl"}
+
+
+def test_a_directory_has_one_run_at_a_time(tmp_path):
+    refused = []
+
+    def second(progress):
+        if progress.phase == "train" and not refused:
+            with pytest.raises(RunError, match=f"in use by process {os.getpid()} on .*another directory") as caught:
+                run(recipe(), 0, tmp_path, task=parity)
+            refused.append(caught)
+
+    done = run(recipe(), 0, tmp_path, task=parity, progress=second)
+    assert len(refused) == 1
+    assert run(recipe(), 0, tmp_path, task=parity) == done
 
 
 def test_damage_is_named(tmp_path):

@@ -21,6 +21,7 @@ from typing import Literal
 from unipetl.errors import RunError
 from unipetl.experiment.directory import RunDirectory, write_json
 from unipetl.experiment.grid import Cell, ComparePlan
+from unipetl.experiment.lock import alone
 from unipetl.experiment.pool import Outcome, Worker
 from unipetl.experiment.progress import Progress
 from unipetl.experiment.table import Comparison, report
@@ -76,26 +77,34 @@ def compare(
         The tables, and why the runs that failed did. The same is in ``directory`` as JSON, Markdown and a picture.
 
     Raises:
-        RunError: the directory holds something else, or ``jobs`` is no positive number.
+        RunError: the directory holds something else or another process is at work there, or ``jobs`` is no
+            positive number.
         TaskError: a task with runs to make is neither unipetl's nor in ``tasks``.
         KeyboardInterrupt: after every run's process has been ended; call again to go on.
     """
     if jobs < 1:
         raise RunError(f"jobs: expected a positive number, found {jobs}.")
     folder = Path(directory)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / PLAN).is_file():
+    with alone(folder):
+        return _compare(plan, folder, jobs, progress or _silent, tasks or {})
+
+
+def _compare(
+    plan: ComparePlan, folder: Path, jobs: int, listener: CompareListener, tasks: Mapping[str, str]
+) -> Comparison:
+    if any(not one.name.startswith(".") for one in folder.iterdir()) and not (folder / PLAN).is_file():
         raise RunError(f"{str(folder)!r} is not empty and holds no comparison; choose another directory.")
     cells = list(plan.cells())
     todo = [(cell, seed) for seed in plan.seeds for cell in cells]
     waiting = [one for one in todo if not _finished(run_directory(folder, *one), *one)]
-    _refuse_unknown_tasks((cell.task for cell, _ in waiting), tasks or {})
+    _refuse_unknown_tasks((cell.task for cell, _ in waiting), tasks)
     plan.save(folder / PLAN)
-    board = _Board(total=len(todo), listener=progress or _silent)
+    board = _Board(total=len(todo), listener=listener)
     for one in todo:
         if one not in waiting:
             board.tell(*one, "done before")
     if waiting:
-        _run_all(waiting, folder, min(jobs, len(waiting)), board, tasks or {})
+        _run_all(waiting, folder, min(jobs, len(waiting)), board, tasks)
     return report(folder, plan)
 
 

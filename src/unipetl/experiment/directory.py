@@ -138,8 +138,8 @@ class RunDirectory:
                 f"{str(self.metrics)!r} is damaged ({error}); delete it, and the run is finished again."
             ) from error
 
-    def claim(self, recipe: Recipe, seed: int) -> None:
-        """Make the directory this run's, or see that it is.
+    def check(self, recipe: Recipe, seed: int) -> None:
+        """See that the directory is this run's or can become it; nothing is written.
 
         Raises:
             RunError: it holds something else.
@@ -156,6 +156,14 @@ class RunDirectory:
             raise RunError(f"{str(self.path)!r} is not empty and holds no run; choose another directory.")
         elif self.path.exists() and not self.path.is_dir():
             raise RunError(f"{str(self.path)!r} is a file; a run needs a directory.")
+
+    def claim(self, recipe: Recipe, seed: int) -> None:
+        """Make the directory this run's.
+
+        Raises:
+            RunError: it holds something else.
+        """
+        self.check(recipe, seed)
         write_text(self.recipe, Recipe(**{**recipe.resolved(), "seeds": [seed]}).to_yaml())
 
     def empty(self) -> None:
