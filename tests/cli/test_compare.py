@@ -11,7 +11,7 @@ import yaml
 import unipetl.tasks
 from cli.calling import call, data, refusal
 from cli.tiny_task import TINY
-from house_rules.sources import TESTS
+from experiment.toy_task import with_the_tests
 from unipetl.cli import watching
 from unipetl.experiment import Progress, comparing, demo, load_plan
 from unipetl.experiment.table import Comparison, Failure, Row, Table
@@ -33,7 +33,7 @@ def compared(tmp_path_factory):
     (folder / "plan.yaml").write_text(PLAN)
     right = comparing.compare
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(TESTS))
+        patch.setenv("PYTHONPATH", with_the_tests())
         patch.setattr(unipetl.tasks, "TASKS", (*unipetl.tasks.TASKS, TINY))
         tasks = {"tiny": "cli.tiny_task:TINY"}
         patch.setattr(comparing, "compare", lambda *args, **named: right(*args, **named, tasks=tasks))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from experiment.toy_task import parity
+from experiment.toy_task import parity, with_the_tests
 from unipetl.errors import RunError, TaskError
 from unipetl.experiment import ComparePlan, compare, report, run
 from unipetl.experiment.comparing import failure_file, run_directory
@@ -30,7 +30,7 @@ TRAINING = {
 @pytest.fixture(autouse=True)
 def reachable(monkeypatch):
     """Worker processes find the toy tasks."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", with_the_tests())
 
 
 def plan(**more):

@@ -9,12 +9,11 @@ import subprocess
 import sys
 import textwrap
 import time
-from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from experiment.toy_task import backwards, parity
+from experiment.toy_task import backwards, parity, with_the_tests
 from unipetl.errors import CorruptFileError, PlanError, RunError, TaskError
 from unipetl.experiment import Recipe, evaluate, predict, run
 from unipetl.experiment.directory import RunDirectory
@@ -123,17 +122,18 @@ def test_a_killed_process_goes_on_from_its_last_checkpoint(tmp_path):
         import time
         run(recipe(), 0, {str(tmp_path / "half")!r}, task=parity, progress=lambda p: time.sleep(0.3))
     """
-    tests = str(Path(__file__).parents[1])
-    child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], env={**os.environ, "PYTHONPATH": tests})
-    patience = time.monotonic() + 120
-    while not list((tmp_path / "half").glob("checkpoints/checkpoint-2/trainer_state.json")):
-        assert time.monotonic() < patience
-        assert child.poll() is None
-        time.sleep(0.02)
-    with pytest.raises(RunError, match=f"in use by process {child.pid} on "):
-        run(recipe(), 0, tmp_path / "half", task=parity)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    environment = {**os.environ, "PYTHONPATH": with_the_tests()}
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], env=environment) as child:
+        try:
+            patience = time.monotonic() + 120
+            while not list((tmp_path / "half").glob("checkpoints/checkpoint-2/trainer_state.json")):
+                assert time.monotonic() < patience
+                assert child.poll() is None
+                time.sleep(0.02)
+            with pytest.raises(RunError, match=f"in use by process {child.pid} on "):
+                run(recipe(), 0, tmp_path / "half", task=parity)
+        finally:
+            child.send_signal(signal.SIGKILL)
     assert not (tmp_path / "half" / "metrics.json").exists()
     steps = []
     done = run(recipe(), 0, tmp_path / "half", task=parity, progress=lambda p: steps.append(p.step))
