@@ -74,8 +74,8 @@ def told(monkeypatch):
     """Let nothing run; return what compare was asked for."""
     asked = []
 
-    def compare(plan, directory, *, jobs, progress):
-        asked.append({"plan": plan, "directory": directory, "jobs": jobs})
+    def compare(plan, directory, *, jobs, progress, replace):
+        asked.append({"plan": plan, "directory": directory, "jobs": jobs, "replace": replace})
         return Comparison(directory, plan.name, (), (), 0)
 
     monkeypatch.setattr(comparing, "compare", compare)
@@ -85,7 +85,9 @@ def told(monkeypatch):
 def test_a_directory_is_gone_on_with(told, tmp_path):
     (tmp_path / "plan.yaml").write_text(PLAN)
     assert data("compare", tmp_path)["failures"] == []
-    assert told == [{"plan": load_plan(tmp_path / "plan.yaml"), "directory": tmp_path, "jobs": 1}]
+    assert told == [{"plan": load_plan(tmp_path / "plan.yaml"), "directory": tmp_path, "jobs": 1, "replace": False}]
+    call("compare", tmp_path, "--replace")
+    assert told[1]["replace"]
 
 
 def test_methods_stand_side_by_side_and_a_failure_is_exit_code_one(monkeypatch, tmp_path):
@@ -152,9 +154,9 @@ def test_the_demo_has_a_directory_and_a_job_per_core(told, monkeypatch, tmp_path
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     call("compare", "--demo", "--quick")
     call("compare", "--demo", "--jobs", 1, "-o", tmp_path / "out")
-    assert [(str(one["directory"]), one["jobs"], one["plan"].name) for one in told] == [
-        ("runs/demo-quick", 4, "quick: True"),
-        (str(tmp_path / "out"), 1, "quick: False"),
+    assert [(str(one["directory"]), one["jobs"], one["plan"].name, one["replace"]) for one in told] == [
+        ("runs/demo-quick", 4, "quick: True", True),
+        (str(tmp_path / "out"), 1, "quick: False", False),
     ]
 
 
@@ -205,6 +207,17 @@ def test_files_that_are_no_plans_are_refused(tmp_path, content):
     assert "plan.yaml" in refusal("compare", tmp_path / "plan.yaml", "-o", tmp_path / "out")
     assert "plan.yaml" in refusal("inspect", tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+def test_another_comparison_is_left_alone(tmp_path):
+    (tmp_path / "out").mkdir()
+    there = "# mine\n" + PLAN
+    (tmp_path / "out" / "plan.yaml").write_text(there)
+    (tmp_path / "plan.yaml").write_text(PLAN.replace("rank=2", "rank=3"))
+    message = refusal("compare", tmp_path / "plan.yaml", "-o", tmp_path / "out")
+    for part in ("another comparison (parity: 2 methods on tiny)", "2 of its 4 runs", "LoRA, seed 0", "--replace"):
+        assert part in message
+    assert (tmp_path / "out" / "plan.yaml").read_text() == there
 
 
 def test_missing_plans_and_other_folders_are_refused(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 
 from experiment.toy_task import parity, with_the_tests
 from unipetl.errors import RunError, TaskError
-from unipetl.experiment import ComparePlan, compare, report, run
+from unipetl.experiment import ComparePlan, compare, load_plan, report, run
 from unipetl.experiment.comparing import failure_file, run_directory
 from unipetl.experiment.plot import draw
 
@@ -215,6 +215,48 @@ def test_the_tables_come_from_the_runs(tmp_path):
     assert len(damaged.tables[0].rows[0].scores) == 1
     assert damaged.tables[0].rows[0].std is None
     assert "metrics.json' is damaged" in damaged.failures[0].message
+
+
+def test_a_directory_keeps_its_comparison(tmp_path):
+    whole = plan(methods={"zero-shot": "none", "LoRA": "lora(rank=2)"}, seeds=[0])
+    made_here(whole, tmp_path)
+    text = "# by hand\n" + (tmp_path / "plan.yaml").read_text()
+    (tmp_path / "plan.yaml").write_text(text)
+    others = {
+        "LoRA": {"methods": {"zero-shot": "none", "LoRA": "lora(rank=3)"}},
+        "zero-shot": {"methods": {"LoRA": "lora(rank=2)"}},
+        "parity": {"tasks": ["backwards"]},
+        "seed 0": {"seeds": [1]},
+    }
+    for first, change in others.items():
+        other = plan(**{"methods": dict(whole.methods), "seeds": [0], **change})
+        with pytest.raises(RunError, match=f"holds another comparison .* first is .*{first}.* another directory"):
+            compare(other, tmp_path, tasks=TASKS)
+        assert (tmp_path / "plan.yaml").read_text() == text
+    compare(whole, tmp_path)
+    assert (tmp_path / "plan.yaml").read_text() == text
+
+    events = []
+    fewer = plan(methods={"zero-shot": "none"}, seeds=[0])
+    assert compare(fewer, tmp_path, replace=True, progress=events.append).missing == 0
+    assert [event.state for event in events] == ["done before"]
+    assert load_plan(tmp_path / "plan.yaml", tasks=None) == fewer
+    more = plan(methods={"LoRA": "lora(rank=2)", "zero-shot": "none"}, seeds=[0], name="more")
+    assert compare(more, tmp_path, progress=events.append).missing == 0
+    assert {event.state for event in events} == {"done before"}
+    assert load_plan(tmp_path / "plan.yaml", tasks=None) == more
+
+
+def test_what_failed_may_be_mended_in_the_plan(tmp_path):
+    broken = plan(methods={"zero-shot": "none", "LoRA": "lora(rank=2, at='ffn.gate')"}, seeds=[0])
+    made = plan(methods={"zero-shot": "none"}, seeds=[0])
+    made_here(made, tmp_path)
+    broken.save(tmp_path / "plan.yaml")
+    failed = failure_file(run_directory(tmp_path, list(broken.cells())[1], 0))
+    failed.parent.mkdir()
+    failed.write_text('{"error": "PlanError", "message": "no such place"}')
+    assert compare(made, tmp_path).failures == ()
+    assert load_plan(tmp_path / "plan.yaml", tasks=None) == made
 
 
 def test_a_comparison_wants_a_directory_of_its_own(tmp_path):

@@ -257,6 +257,11 @@ def test_a_plan_of_lists_labels_methods_by_their_text():
     assert len({cell.folder() for cell in plan.cells()}) == 4
 
 
+def test_a_plan_takes_the_parts_of_another():
+    one = ComparePlan(tasks={"a": {"limit": 3}}, methods={"x": {"method": "lora", "train_head": False}, "y": "none"})
+    assert ComparePlan(tasks=dict(one.tasks), methods=dict(one.methods)) == one
+
+
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [

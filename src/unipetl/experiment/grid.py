@@ -88,10 +88,11 @@ def _methods(value: Any) -> Any:
         value = {one: one for one in value}
     if not isinstance(value, Mapping) or not value:
         raise fault(Fault((), f"expected a mapping of labels to methods, or a list of methods; found {value!r}."))
-    return {
-        str(label): {"method": one} if not isinstance(one, Mapping) or "modifications" in one else one
-        for label, one in value.items()
-    }
+    return {str(label): one if _is_part(one) else {"method": one} for label, one in value.items()}
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, MethodPart) or (isinstance(value, Mapping) and "modifications" not in value)
 
 
 class Cell(NamedTuple):
