@@ -92,7 +92,7 @@ def test_a_directory_is_gone_on_with(told, tmp_path):
 
 def test_methods_stand_side_by_side_and_a_failure_is_exit_code_one(monkeypatch, tmp_path):
     row = Row("LoRA", "lora(rank=2)", 1234, 0.005, 1200, {0: 0.5, 1: 0.75}, 0.625, 0.1768, 61.0, 440_000_000)
-    tables = (Table("tiny", "accuracy", True, 246_800, (row, replace(row, label="MAM", std=None))),)
+    tables = (Table("tiny", "accuracy", True, 246_800, (row, replace(row, label="full fine-tuning", std=None))),)
     failures = (Failure("tiny", "wrong", 0, "PlanError", "it makes no sense", "runs/tiny/wrong/seed-0"),)
     found = Comparison(tmp_path, "parity", tables, failures, 3)
     monkeypatch.setattr(comparing, "compare", lambda *_, **__: found)
@@ -116,7 +116,22 @@ def test_methods_stand_side_by_side_and_a_failure_is_exit_code_one(monkeypatch, 
         "440",
         "MB",
     ] in lines
-    assert ["MAM", "1,234", "0.500", "%", "1,200", "0.62", "2", "1", "min", "01", "s", "440", "MB"] in lines
+    assert [
+        "full",
+        "fine-tuning",
+        "1,234",
+        "0.500",
+        "%",
+        "1,200",
+        "0.62",
+        "2",
+        "1",
+        "min",
+        "01",
+        "s",
+        "440",
+        "MB",
+    ] in lines
     assert "3 runs have not been made yet" in result.stdout
     assert "failed: tiny, wrong, seed 0: PlanError: it makes no sense" in result.stderr
     assert data("compare", tmp_path, code=1)["failures"][0]["label"] == "wrong"

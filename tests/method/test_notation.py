@@ -86,6 +86,23 @@ def test_text_reads_calls_sums_and_bare_words():
         ("lora(at=[])", "names no place"),
         ("adapter(at=[])", "names no place"),
         ("lora(alpha=x)", "expected a number"),
+        ("none", "no method but the lack of one.*zero-shot"),
+        ("None", "no method but the lack of one"),
+        ("lora + none", "no method but the lack of one"),
+        ("lora(rank=2, rank=3)", "rank is given twice"),
+        ("bitfit(rank=2)", "it has no settings"),
+        ("lora(rank=true)", "rank: true and false are no value here"),
+        ("lora(rank=False)", "rank: true and false are no value here"),
+        ("lora(at=true)", "at: true and false"),
+        ("lora(alpha=true)", "alpha: true and false"),
+        ("mam(mlp=true)", "mlp: true and false"),
+        ("lora(scale=true)", "scale: true and false"),
+        ("modifications: [{representation: {name: ffn, layers: [true]}, form: rescale}]", "layers: true and false"),
+        ("modifications: [{representation: ffn, form: {low_rank: {rank: true}}}]", "rank: true and false"),
+        (
+            "modifications: [{representation: attention.heads, form: {head_attention: {reparametrization: {width: true}}}}]",
+            "width: true and false",
+        ),
     ],
 )
 def test_wrong_text_is_explained(text, words):
@@ -114,6 +131,13 @@ def test_wrong_text_is_explained(text, words):
 def test_a_wrong_axis_value_is_explained(axes, words):
     with pytest.raises(MethodError, match=words):
         Modification(**{"representation": "ffn", "form": {"bottleneck": {"rank": 1}}, **axes})
+
+
+def test_truth_is_a_value_where_truth_is_asked_for():
+    text = "modifications: [{representation: {name: ffn, optional: true}, form: {bottleneck: {rank: 2, bias: false}}}]"
+    (one,) = parse(text).modifications
+    assert one.representation.optional is True
+    assert one.form.bias is False
 
 
 def test_methods_are_immutable_data():
