@@ -100,7 +100,7 @@ def test_text_reads_calls_sums_and_bare_words():
         ("modifications: [{representation: {name: ffn, layers: [true]}, form: rescale}]", "layers: true and false"),
         ("modifications: [{representation: ffn, form: {low_rank: {rank: true}}}]", "rank: true and false"),
         (
-            "modifications: [{representation: attention.heads, form: {head_attention: {reparametrization: {width: true}}}}]",
+            "modifications: [{representation: ffn, form: {head_attention: {reparametrization: {width: true}}}}]",
             "width: true and false",
         ),
     ],
