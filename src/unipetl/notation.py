@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from typing import Any, get_args, get_type_hints
 
 from unipetl import catalogue
 from unipetl.errors import MethodError, NotationError, unknown
 from unipetl.method import Method
+
+_DOTTED = re.compile(r"\w+(\.\w+)*")
 
 
 def parse(text: str | Method) -> Method:
@@ -79,8 +82,10 @@ def _read(node: ast.expr, text: str) -> Method:
 def _literal(node: ast.expr, name: str) -> Any:
     if isinstance(node, ast.Name) and node.id.lower() in {"true", "false", "null", "none"}:
         return {"true": True, "false": False}.get(node.id.lower())
-    if isinstance(node, ast.Name):  # init=lora reads as init="lora"
-        return node.id
+    if isinstance(node, (ast.Name, ast.Attribute)) and _DOTTED.fullmatch(plain := ast.unparse(node)):
+        return plain  # init=lora reads as init="lora", at=ffn.up as at="ffn.up"
+    if isinstance(node, ast.List):
+        return [_literal(one, name) for one in node.elts]
     try:
         return ast.literal_eval(node)
     except ValueError:

@@ -132,7 +132,7 @@ def test_methods_stand_side_by_side_and_a_failure_is_exit_code_one(monkeypatch, 
         "440",
         "MB",
     ] in lines
-    assert "3 runs have not been made yet" in result.stdout
+    assert "Not made yet: 3 runs." in result.stdout
     assert "failed: tiny, wrong, seed 0: PlanError: it makes no sense" in result.stderr
     assert data("compare", tmp_path, code=1)["failures"][0]["label"] == "wrong"
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -114,6 +115,15 @@ def test_without_locks_nothing_is_refused(tmp_path, monkeypatch, reason):
     with alone(tmp_path / "made"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path, monkeypatch):
+    def mkdir(path, **how):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")  # what /proc says
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(StorageError, match=r"cannot write in '.*made': No such file"), alone(tmp_path / "made"):
+        pass
 
 
 def test_what_is_no_folder_is_said(tmp_path):

@@ -84,6 +84,9 @@ def test_text_reads_calls_sums_and_bare_words():
         ("modifications: [{representation: ffn, form: {low_rank: {1: 2}}}]", "must be a mapping"),
         ("mam(mlp=0)", "greater than 0"),
         ("lora(at=[])", "names no place"),
+        ("lora(at=[ffn.upp])", "Did you mean 'ffn.up'"),
+        ("lora(at=ffn().up)", "not a plain value"),
+        ("lora(at=[ffn, x()])", "not a plain value"),
         ("adapter(at=[])", "names no place"),
         ("lora(alpha=x)", "expected a number"),
         ("none", "no method but the lack of one.*zero-shot"),
@@ -131,6 +134,12 @@ def test_wrong_text_is_explained(text, words):
 def test_a_wrong_axis_value_is_explained(axes, words):
     with pytest.raises(MethodError, match=words):
         Modification(**{"representation": "ffn", "form": {"bottleneck": {"rank": 1}}, **axes})
+
+
+def test_names_need_no_quotes():
+    assert parse("lora(at=ffn.up)") == parse("lora(at='ffn.up')")
+    assert parse("lora(at=[ffn.up, attention.query])") == parse("lora(at=['ffn.up', 'attention.query'])")
+    assert parse("adapter(at=[attention, ffn], init=lora)") == parse("adapter(at=['attention', 'ffn'], init='lora')")
 
 
 def test_truth_is_a_value_where_truth_is_asked_for():

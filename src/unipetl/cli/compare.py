@@ -71,7 +71,7 @@ def command(
         show_comparison(found)
         screen.show(f"\nin {directory}: comparison.json, comparison.md, comparison.png")
     if found.failures:
-        screen.say(f"{len(found.failures)} runs failed. {again}", style="red")
+        screen.say(f"{screen.counted(len(found.failures), 'run')} failed. {again}", style="red")
         raise typer.Exit(1)
 
 
@@ -103,4 +103,4 @@ def _show_plan(plan: ComparePlan, directory: Path, *, as_json: bool) -> None:
         return
     rows = [[one.task, one.label, one.recipe.method_text(), str(list(plan.seeds))] for one in cells]
     screen.show_table(("task", "method", "notation", "seeds"), rows)
-    screen.show(f"\n{len(cells) * len(plan.seeds)} runs in {directory}")
+    screen.show(f"\n{screen.counted(len(cells) * len(plan.seeds), 'run')} in {directory}")

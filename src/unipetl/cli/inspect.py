@@ -96,7 +96,8 @@ def _seeds(path: Path, *, as_json: bool) -> None:
         screen.show_json({"kind": "experiment", "runs": data})
         return
     screen.show(
-        f"{len(paths)} runs in {path}: {data[0]['recipe']['task']}, {data[0]['recipe']['method']}\n", style="bold"
+        f"{screen.counted(len(paths), 'run')} in {path}: {data[0]['recipe']['task']}, {data[0]['recipe']['method']}\n",
+        style="bold",
     )
     results = [result for one in paths if (result := RunDirectory(one).result()) is not None]
     if results:

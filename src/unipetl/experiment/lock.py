@@ -46,11 +46,13 @@ def alone(folder: Path) -> Iterator[None]:
 def _take(folder: Path) -> int:
     """Return the open file that holds the lock."""
     path = folder / NAME
+    why = "processes come and go there"
     for _ in range(ATTEMPTS):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
-        except FileNotFoundError:  # somebody has let go of the folder and removed it
+        except FileNotFoundError as error:  # somebody has let go of the folder and removed it, or none can be made
+            why = error.strerror or str(error)
             continue
         except (FileExistsError, NotADirectoryError):
             raise StorageError(f"cannot write in {str(folder)!r}: it is a file, or lies below one.") from None
@@ -68,7 +70,7 @@ def _take(folder: Path) -> int:
             os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}, since {since}".encode(), 0)
             return descriptor
         os.close(descriptor)
-    raise RunError(f"{str(folder)!r} is in use by processes that come and go. Choose another directory.")
+    raise StorageError(f"cannot write in {str(folder)!r}: {why}.")
 
 
 def _lock(descriptor: int) -> bool:

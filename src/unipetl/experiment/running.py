@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import EvalPrediction, PrinterCallback, Seq2SeqTrainer, Trainer, TrainingArguments, set_seed
 
 from unipetl.attaching import attach, attachments
-from unipetl.errors import RunError
+from unipetl.errors import PetlError, RunError
 from unipetl.experiment import arguments, surroundings
 from unipetl.experiment.directory import RunDirectory, RunResult, read_lines, write_json, write_lines
 from unipetl.experiment.lock import alone
@@ -83,13 +85,13 @@ class _Run:
         base_parameters = sum(one.numel() for one in prepared.model.parameters())
         plan = self._attach(prepared)
         given = training_arguments(self.recipe, self.seed, prepared, self.task, self.files.checkpoints)
-        self._begin()
-        trainer = make_trainer(given, prepared, self.task)
-        steps, seconds = self._train(trainer) if plan is not None else (0, 0.0)
-        self.listener(Progress("evaluate", total=len(prepared.evaluation)))
-        started = time.perf_counter()
-        metrics, prediction = final_evaluation(trainer, prepared, self.task)
-        evaluate_seconds = time.perf_counter() - started
+        with self._begun():
+            trainer = make_trainer(given, prepared, self.task)
+            steps, seconds = self._train(trainer) if plan is not None else (0, 0.0)
+            self.listener(Progress("evaluate", total=len(prepared.evaluation)))
+            started = time.perf_counter()
+            metrics, prediction = final_evaluation(trainer, prepared, self.task)
+            evaluate_seconds = time.perf_counter() - started
         self.listener(Progress("save"))
         if plan is not None:
             save(prepared.model, self.files.adapter)
@@ -117,12 +119,27 @@ class _Run:
         shutil.rmtree(self.files.checkpoints, ignore_errors=True)
         return result
 
-    def _begin(self) -> None:
-        """Write the first files, once nothing that was given can be wrong any more."""
+    @contextmanager
+    def _begun(self) -> Iterator[None]:
+        """Write the first files, and say what transformers finds wrong only while it works.
+
+        A new run that it gives up before the first checkpoint leaves nothing, so that mended arguments may follow.
+        """
+        new = not self.files.recipe.exists()
         self.files.claim(self.recipe, self.seed)
         if not self.resume:
             self.files.empty()
         write_json(self.files.environment, surroundings.describe(self.seed))
+        try:
+            yield
+        except PetlError:
+            raise
+        except (ValueError, KeyError, ImportError) as error:
+            if new and last_checkpoint(self.files.checkpoints) is None:
+                self.files.empty()
+                self.files.recipe.unlink()
+            why = error.args[0] if isinstance(error, KeyError) and error.args else error  # a KeyError quotes itself
+            raise RunError(f"training: transformers gave up with {type(error).__name__}: {why}") from error
 
     def _attach(self, prepared: Prepared) -> Plan | None:
         method = self.recipe.parsed()

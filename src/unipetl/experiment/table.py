@@ -83,7 +83,7 @@ class Comparison:
         parts = [f"# {self.name or 'Comparison'}"]
         parts += [_markdown(table) for table in self.tables]
         if self.missing:
-            parts.append(f"{self.missing} runs have not been made yet.")
+            parts.append(f"Runs not made yet: {self.missing}.")
         if self.failures:
             lines = [f"- {one.task}, {one.label}, seed {one.seed}: {one.error}: {one.message}" for one in self.failures]
             parts.append("## Failed\n\n" + "\n".join(lines))
