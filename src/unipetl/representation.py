@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, field_validator
 
-from unipetl.axis import Axis
+from unipetl.axis import Axis, refuse_truth
 from unipetl.errors import MethodError, unknown
 
 Kind = Literal["self", "cross"]
@@ -42,9 +42,10 @@ def rank(name: str) -> int:
 
 
 def _layers(value: Any) -> Any:
-    if isinstance(value, (list, tuple, set, range)) and all(type(layer) is int for layer in value):
-        return tuple(sorted(set(value)))
-    return value
+    if not isinstance(value, (list, tuple, set, range)):
+        return value
+    layers = [refuse_truth(layer) for layer in value]
+    return tuple(sorted(set(layers))) if all(type(layer) is int for layer in layers) else value
 
 
 class Representation(Axis):
