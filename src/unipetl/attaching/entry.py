@@ -43,7 +43,7 @@ class VectorsHook:
             return None
         if vectors.requires_grad or not vectors.is_floating_point():
             return None
-        vectors = vectors.detach().requires_grad_(True)
+        vectors = vectors.detach().requires_grad_(True).clone()
         return ((vectors, *args[1:]), kwargs) if first else (args, {**kwargs, "inputs_embeds": vectors})
 
 
