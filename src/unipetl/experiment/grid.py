@@ -7,7 +7,7 @@ For example::
     training: {num_train_epochs: 3, learning_rate: 1e-3}
     methods: {zero-shot: none, lora: lora(rank=8), full: {method: full, training: {learning_rate: 1e-4}}}
 
-A task may be a mapping with its own ``model``, limits, ``training``, and ``methods`` that differ there.
+A task may be a mapping with its own ``model``, limits, ``options``, ``training``, and ``methods`` that differ there.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class TaskPart(BaseModel):
     model: str | None = None
     limit: Count | None = None
     evaluation_limit: Count | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
     training: Training = Field(default_factory=dict)
     methods: dict[str, Override] = Field(default_factory=dict)
 
@@ -139,6 +140,7 @@ class ComparePlan(Checked):
                     train_head=one.train_head,
                     limit=part.limit or self.limit,
                     evaluation_limit=part.evaluation_limit or self.evaluation_limit,
+                    options=part.options,
                     training={**self.training, **part.training, **one.training, **here.training},
                     name=label,
                 )

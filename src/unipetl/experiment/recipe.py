@@ -84,7 +84,8 @@ class Recipe(Checked):
         seeds: one run each.
         train_head: whether the head of a classification-like model is trained too.
         limit, evaluation_limit: at most so many training and evaluation examples.
-        training: arguments of transformers' ``TrainingArguments``, by their own names.
+        options: what the task can be told, such as files and lengths; the task knows which.
+        training: arguments of transformers' ``TrainingArguments``, by their own names, and ``max_tokens_per_batch``.
         name: for people; it changes nothing.
     """
 
@@ -95,6 +96,7 @@ class Recipe(Checked):
     train_head: Annotated[bool, Field(strict=True)] = True
     limit: Count | None = None
     evaluation_limit: Count | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
     training: Training = Field(default_factory=dict)
     name: str | None = None
 
@@ -123,6 +125,8 @@ class Recipe(Checked):
         """
         data = self.resolved()
         del data["name"], data["seeds"]
+        if not data["options"]:  # as in the recipes of before there were any
+            del data["options"]
         method = self.parsed()
         data["method"] = ZERO_SHOT if method is None else method.plain()
         if method is None:

@@ -10,8 +10,10 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from transformers import EvalPrediction, PrinterCallback, Seq2SeqTrainer, Trainer, set_seed
+from transformers import EvalPrediction, PrinterCallback, Trainer, set_seed
+from transformers.trainer_utils import PredictionOutput
 
 from unipetl.attaching import attach, attachments
 from unipetl.errors import RunError
@@ -21,9 +23,15 @@ from unipetl.experiment.log import Log
 from unipetl.experiment.progress import Listener, Progress, silent
 from unipetl.experiment.recipe import Recipe
 from unipetl.experiment.trainer import PetlSeq2SeqTrainer, PetlTrainer, last_checkpoint
+from unipetl.experiment.writing_trainer import WritingTrainer
 from unipetl.planning import Plan
 from unipetl.storage import save
 from unipetl.tasks import Prepared, Task, get_task
+
+#: What the loss is called where checkpoints are compared by it.
+LOSS = ("loss", "eval_loss")
+#: What the Trainer puts among its metrics and is none.
+TIMING = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "jit_compilation_time")
 
 
 def run(
@@ -50,7 +58,7 @@ def run(
         PlanError, TaskError, DownloadError: the method, the task or its data cannot be used.
     """
     listener = progress or silent
-    chosen = task or get_task(recipe.task)
+    chosen = (task or get_task(recipe.task)).configure(recipe.options)
     if chosen.name != recipe.task:
         raise RunError(f"the recipe names the task {recipe.task!r}, and the task given is {chosen.name!r}.")
     files = RunDirectory(Path(directory))
@@ -78,6 +86,10 @@ class _Run:
         surroundings.forget_peak_memory()
         set_seed(self.seed)
         prepared = prepare(self.recipe, self.seed, self.task)
+        if prepared.notes:
+            write_json(self.files.environment, {**surroundings.describe(self.seed), "notes": list(prepared.notes)})
+        for note in prepared.notes:
+            self.listener(Progress("prepare", note=note))
         base_parameters = sum(one.numel() for one in prepared.model.parameters())
         plan = self._attach(prepared)
         trainer = make_trainer(self.recipe, self.seed, prepared, self.task, self.files.checkpoints)
@@ -143,41 +155,64 @@ def make_trainer(recipe: Recipe, seed: int, prepared: Prepared, task: Task, fold
     attached = bool(attachments(prepared.model))
     kinds: dict[tuple[bool, bool], type[Trainer]] = {
         (True, True): PetlSeq2SeqTrainer,
-        (True, False): Seq2SeqTrainer,
+        (True, False): WritingTrainer,
         (False, True): PetlTrainer,
         (False, False): Trainer,
     }
-    training = dict(recipe.training)
+    training = _chosen_by(task, dict(recipe.training))
     if generates and prepared.generation:
         for name, value in prepared.generation.items():
             setattr(prepared.model.generation_config, name, value)
         training.setdefault("generation_num_beams", prepared.generation.get("num_beams"))
         training.setdefault("generation_max_length", prepared.generation.get("max_length"))
+    own: dict[str, Any] = {name: training[name] for name in arguments.OWN if attached and name in training}
     trainer = kinds[generates, attached](
         model=prepared.model,
         args=arguments.build(training, folder, seed, generates=generates),
         train_dataset=prepared.train,
-        eval_dataset=prepared.evaluation,
+        eval_dataset=prepared.evaluation if prepared.development is None else prepared.development,
         data_collator=prepared.collator,
         compute_metrics=prepared.compute_metrics,
+        preprocess_logits_for_metrics=prepared.reduce_logits,
+        **own,
     )
+    if attached and trainer.args.load_best_model_at_end and trainer.args.metric_for_best_model in LOSS:
+        trainer.compute_metrics = None  # the loss needs no texts: nothing is generated while it trains
     trainer.remove_callback(PrinterCallback)  # the log goes to log.jsonl and the listener
     return trainer
+
+
+def _chosen_by(task: Task, training: dict[str, Any]) -> dict[str, Any]:
+    """Let the task say what checkpoints are compared by, where the recipe asks for the best one and names nothing."""
+    if training.get("load_best_model_at_end") and "metric_for_best_model" not in training:
+        training["metric_for_best_model"] = task.selection or task.metric
+    if training.get("metric_for_best_model") == task.metric:
+        training.setdefault("greater_is_better", task.greater_is_better)
+    return training
 
 
 def final_evaluation(trainer: Trainer, prepared: Prepared, task: Task) -> tuple[dict[str, float], EvalPrediction]:
     """Return the metrics on the evaluation data, and the predictions in its order.
 
+    What the task scores besides (``Prepared.also``) is among the metrics, with its name behind theirs.
+
     Raises:
         RunError: the task's own metric is not among them.
     """
     trainer.args.train_sampling_strategy = "random"  # grouping by length would reorder the evaluation as well
+    trainer.compute_metrics = prepared.compute_metrics
     output = trainer.predict(prepared.evaluation, metric_key_prefix="final")
-    found = {name.removeprefix("final_"): value for name, value in (output.metrics or {}).items()}
-    timing = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "jit_compilation_time")
-    metrics = {name: float(value) for name, value in found.items() if name not in timing}
+    metrics = _metrics(output)
     if task.metric not in metrics:
         raise RunError(f"task {task.name!r} is judged by {task.metric!r}, and computed only {', '.join(metrics)}.")
     if output.label_ids is None:
         raise RunError(f"task {task.name!r}: its evaluation data has no labels to judge predictions by.")
+    for name, rows in prepared.also.items():
+        more = _metrics(trainer.predict(rows, metric_key_prefix="final"))
+        metrics |= {f"{metric}_{name}": value for metric, value in more.items()}
     return metrics, EvalPrediction(predictions=output.predictions, label_ids=output.label_ids)
+
+
+def _metrics(output: PredictionOutput) -> dict[str, float]:
+    found = {name.removeprefix("final_"): value for name, value in (output.metrics or {}).items()}
+    return {name: float(value) for name, value in found.items() if name not in TIMING}

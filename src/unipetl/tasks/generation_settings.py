@@ -1,0 +1,48 @@
+"""How a model writes: a task's settings, a recipe's changes, and what both are called for either kind of model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import GenerationConfig
+
+from unipetl.errors import TaskError, nearest
+
+
+def settings(
+    given: Mapping[str, Any], changes: Mapping[str, Any], *, task: str, decoder_only: bool, room: int | None
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the arguments of ``generate``, and notes.
+
+    Args:
+        given: the task's, with ``max_length`` and ``min_length`` for the written text.
+        changes: the recipe's, by transformers' own names.
+        task: its name, for messages.
+        decoder_only: whether the model has no encoder; lengths then are those of new tokens, for it writes on in the
+            prompt's line.
+        room: tokens that the model can write at most; None if nothing bounds it.
+
+    Raises:
+        TaskError: transformers knows no such setting, or refuses a value.
+    """
+    known = [name for name in GenerationConfig().to_dict() if not name.startswith(("_", "transformers"))]
+    for name in changes:
+        if name not in known:
+            near = nearest(name, known)
+            hint = f" Did you mean {near!r}?" if near else ""
+            raise TaskError(f"task {task!r}, option 'generation': transformers has no setting {name!r}.{hint}")
+    chosen = {"do_sample": False, **given, **changes}
+    notes = []
+    for name in ("max_length", "max_new_tokens"):
+        if room is not None and isinstance(chosen.get(name), int) and chosen[name] > room:
+            notes.append(f"{name} of what is written is {chosen[name]}, and the model has room for {room} tokens.")
+            chosen[name] = room
+    if decoder_only:
+        renamed = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
+        chosen = {renamed.get(name, name): value for name, value in chosen.items()}
+    try:
+        GenerationConfig(**chosen).validate()
+    except (ValueError, TypeError) as error:
+        raise TaskError(f"task {task!r}, option 'generation': transformers refuses these settings: {error}") from error
+    return chosen, notes
