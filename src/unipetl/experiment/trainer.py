@@ -13,7 +13,7 @@ from typing import Any
 from accelerate.data_loader import prepare_data_loader
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from unipetl import saved, storage
 from unipetl.attaching import Attachment, attachments
@@ -27,12 +27,27 @@ STATE_FILE = "trainer_state.json"
 CHECKPOINT_FILES = (saved.DESCRIPTION, saved.TENSORS, "optimizer.pt", "scheduler.pt", "rng_state*.pth", STATE_FILE)
 
 
+class _Epochs(TrainerCallback):
+    """Tells batches their epoch; older transformers forget it where a run goes on within one."""
+
+    batches: TokenBudget | None = None
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.batches is not None:
+            steps = -(-len(self.batches) // args.gradient_accumulation_steps)
+            self.batches.set_epoch(state.global_step // steps)
+
+
 class _TokenBatches(Trainer):
     """Batches of a budget of tokens, where one is given."""
 
     def __init__(self, *args: Any, max_tokens_per_batch: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._max_tokens = max_tokens_per_batch
+        self._epochs = _Epochs()
+        self.add_callback(self._epochs)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Return transformers' own loader, or one with batches of at most so many tokens.
@@ -52,16 +67,17 @@ class _TokenBatches(Trainer):
             processes=self.args.world_size,
             process=self.args.process_index,
         )
-        plain = super()._get_dataloader(data, "Training", batch_size=1)
-        workers = self.args.dataloader_num_workers
+        self._epochs.batches = batches
+        plain = super().get_train_dataloader()
         loader = DataLoader(
             plain.dataset,
             batch_sampler=batches,
             collate_fn=plain.collate_fn,
-            num_workers=workers,
-            pin_memory=self.args.dataloader_pin_memory,
-            persistent_workers=self.args.dataloader_persistent_workers,
-            prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
+            num_workers=plain.num_workers,
+            pin_memory=plain.pin_memory,
+            worker_init_fn=plain.worker_init_fn,
+            persistent_workers=plain.persistent_workers,
+            prefetch_factor=plain.prefetch_factor,
         )
         # The batches are this process's already: nothing is left to share out.
         return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)

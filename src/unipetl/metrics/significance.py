@@ -108,11 +108,15 @@ def bleu_interval(predicted: Sequence[str], gold: Sequence[str], *, romanian: bo
 def paired_bleu(first: Sequence[str], second: Sequence[str], gold: Sequence[str], *, romanian: bool = False) -> Paired:
     """Compare two systems' BLEU on the same examples by sacreBLEU's paired approximate randomisation.
 
+    sacreBLEU counts the exchanges that differ by more than the systems do, so that two equal ones would be told apart with
+    certainty; their p is 1 here.
+
     Raises:
         TaskError: there are fewer than two lines, or not as many of one as of the others.
     """
     before, after = _tested([first, second], gold, "ar", RESAMPLES, romanian)
-    return Paired(float(after.score - before.score), None, None, 0.95, float(after.p_value))
+    difference = float(after.score - before.score)
+    return Paired(difference, None, None, 0.95, float(after.p_value) if difference else 1.0)
 
 
 def _tested(systems: Sequence[Sequence[str]], gold: Sequence[str], kind: str, samples: int, romanian: bool) -> Any:

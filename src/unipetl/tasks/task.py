@@ -67,7 +67,7 @@ class Task(ABC):
     """A task. Its name is also what its runs and tables are called by.
 
     Attributes:
-        name: lower case, one word.
+        name: lower case, words joined by hyphens.
         metric: the key of ``compute_metrics`` that the task is judged by.
         greater_is_better: whether more of ``metric`` is better.
         kind: which head and which trainer it takes.
