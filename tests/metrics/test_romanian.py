@@ -29,7 +29,11 @@ CASES = [
     (remove_control_characters, "a\u200bb\x07c\td", "a b c d"),
     (normalise_romanian, "Şi ţara, ŞŢ şţ", "Și țara, ȘȚ șț"),
     (remove_diacritics, "Ăă Ââ Îî Șș Țț é", "Aa Aa Ii Ss Tt é"),
-    (tokenise, 'Nu-i adevărat (încă)! A plătit 3,50 lei & "atât".', 'Nu-i adevărat ( încă ) ! A plătit 3,50 lei & " atât " .'),
+    (
+        tokenise,
+        'Nu-i adevărat (încă)! A plătit 3,50 lei & "atât".',
+        'Nu-i adevărat ( încă ) ! A plătit 3,50 lei & " atât " .',
+    ),
     (tokenise, "S.U.A. au ales pe dl. Pop.", "S.U.A. au ales pe dl. Pop ."),
 ]
 

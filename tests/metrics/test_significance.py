@@ -9,8 +9,18 @@ import pytest
 from unipetl.errors import TaskError
 from unipetl.metrics.significance import bleu_interval, mean_interval, paired_bleu, paired_means
 
-GOLD = ["ana are mere verzi si galbene", "el merge la piata maine", "totul este bine azi aici", "un om vechi si bun"] * 5
-WORSE = ["ana are pere verzi si galbene", "el merge la piata maine", "totul este rau azi aici", "un om vechi si bun"] * 5
+GOLD = [
+    "ana are mere verzi si galbene",
+    "el merge la piata maine",
+    "totul este bine azi aici",
+    "un om vechi si bun",
+] * 5
+WORSE = [
+    "ana are pere verzi si galbene",
+    "el merge la piata maine",
+    "totul este rau azi aici",
+    "un om vechi si bun",
+] * 5
 
 
 def test_an_interval_is_about_as_wide_as_the_normal_one():

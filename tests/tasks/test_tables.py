@@ -54,7 +54,7 @@ FAULTS = [
     ("data.json", b'[{"a": 1}, 3]', "element 2: expected an object"),
     ("data.json", b"[1", "this is not JSON"),
     ("data.jsonl", '{"a": 1}\n{"a": "\xe9"}\n'.encode("latin1"), r"line 2: byte 8 \(0xe9\) is not UTF-8.*iconv"),
-    ("data.csv", 'text\nab\xe9\n'.encode("latin1"), r"line 2: byte 3 \(0xe9\) is not UTF-8"),
+    ("data.csv", "text\nab\xe9\n".encode("latin1"), r"line 2: byte 3 \(0xe9\) is not UTF-8"),
     ("data.csv", "text\nab\n".encode("utf-16"), "is UTF-16; save it as UTF-8"),
     ("data.csv", b"text,label\na,b\na,b,c\n", "line 3: found 3 fields where the first line has 2"),
     ("data.csv", b'text\n"open\n', "line 2: this is not CSV"),
@@ -87,7 +87,9 @@ def rows(**columns):
 
 
 def test_a_missing_column_is_told_its_nearest():
-    with pytest.raises(TaskError, match=r"data\.csv: there is no column 'sentence'\. Did you mean 'sentense'\? Columns: "):
+    with pytest.raises(
+        TaskError, match=r"data\.csv: there is no column 'sentence'\. Did you mean 'sentense'\? Columns: "
+    ):
         rows(sentense=["a"], label=[1]).texts("sentence")
 
 

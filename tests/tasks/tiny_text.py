@@ -71,7 +71,7 @@ def save_bart(folder, **more):
 
 def save_gpt2(folder, **more):
     torch.manual_seed(0)
-    sizes = {"vocab_size": SIZE, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
+    sizes = {"vocab_size": SIZE, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 256}
     config = GPT2Config(**{**sizes, "bos_token_id": 1, "eos_token_id": 2, **more})
     GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer(ends=False, pad=False).save_pretrained(folder)

@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import EvalPrediction
 
-from unipetl.tasks.classifying import by_length
 from unipetl.tasks.options import LanguageOptions
 from unipetl.tasks.prompted import IGNORED, PromptCollator
 from unipetl.tasks.rows import Rows
-from unipetl.tasks.sources import Judged, Splits
+from unipetl.tasks.sources import EVALUATION, TRAINING, Judged, Splits
+from unipetl.tasks.spelling import Ids
 from unipetl.tasks.task import Kind, Prepared, check_order, outputs
-from unipetl.tasks.text_models import capacity, check_vocabulary, cut_note, flat, load_writer
+from unipetl.tasks.text_models import by_length, capacity, check_vocabulary, cut_note, flat, load_writer
 from unipetl.tasks.text_task import TextTask
 
 LENGTH = 512  # tokens, unless the options say
@@ -49,30 +49,29 @@ class CausalLm(TextTask):
     def assemble(self, model: str, splits: Splits, seed: int) -> Prepared:
         """See [TextTask.assemble][]."""
         chosen = cast("LanguageOptions", self.options)
+        read = {name: _read(rows, chosen) for name, rows in splits.sets().items()}
         network, tokenizer = load_writer(model, seed, self.name, decoder_only=True)
         wanted = chosen.max_length or LENGTH
         length = min(wanted, capacity(network, tokenizer) or wanted)
         notes = list(splits.notes)
-        sets = {"training": splits.train, "development": splits.development, "evaluation": splits.evaluation}
-        sets |= {f"{name!r}": rows for name, rows in splits.also.items()}
         ready: dict[str, datasets.Dataset] = {}
-        for name, rows in sets.items():
-            if rows is not None:
-                data, cut = _spelt(rows, chosen, tokenizer, length)
-                notes += cut_note(cut, len(rows), f"{name} texts", length)
-                notes += check_vocabulary(network, tokenizer, flat(data["input_ids"], data["labels"]), self.name)
-                ready[name] = data
-        order = {name: by_length(data) for name, data in ready.items() if name != "training"}
-        evaluation = splits.evaluation.select(order["evaluation"])
-        judged = ready["evaluation"].select(order["evaluation"])
+        for name, (prompts, texts) in read.items():
+            inputs, labels, cut = _spelt(prompts, texts, tokenizer, length)
+            notes += cut_note(cut, len(texts), f"{name} texts", length)
+            notes += check_vocabulary(network, tokenizer, flat(inputs, labels), self.name)
+            lines = [prompt + text for prompt, text in zip(inputs, labels, strict=True)]
+            order = range(len(lines)) if name == TRAINING else by_length(lines)
+            read[name] = [prompts[number] for number in order], [texts[number] for number in order]
+            ready[name] = datasets.Dataset.from_dict(
+                {"input_ids": [inputs[number] for number in order], "labels": [labels[number] for number in order]}
+            )
 
         def describe(prediction: EvalPrediction) -> list[dict[str, Any]]:
             sums = outputs(prediction)
-            check_order(len(sums), len(evaluation), self.name)
-            prompts = evaluation.texts(chosen.prompt) if chosen.prompt else [""] * len(evaluation)
+            check_order(len(sums), len(ready[EVALUATION]), self.name)
             return [
                 {"input": prompt, "gold": text, "tokens": int(count), "perplexity": math.exp(loss / max(count, 1))}
-                for prompt, text, (loss, count) in zip(prompts, evaluation.texts(chosen.text), sums, strict=True)
+                for prompt, text, (loss, count) in zip(*read[EVALUATION], sums, strict=True)
             ]
 
         def encode(text: str) -> dict[str, list[int]]:
@@ -80,14 +79,10 @@ class CausalLm(TextTask):
                 "input_ids": [*_start(tokenizer), *tokenizer(text, add_special_tokens=False)["input_ids"]][-length:]
             }
 
-        sorted_sets = {name: ready[name].select(numbers) for name, numbers in order.items() if name != "evaluation"}
         return Prepared(
             model=network,
             tokenizer=tokenizer,
-            train=ready["training"],
-            evaluation=judged,
-            development=sorted_sets.get("development"),
-            also={name: sorted_sets[f"{name!r}"] for name in splits.also},
+            **splits.fields(ready),
             collator=PromptCollator(tokenizer.pad_token_id),
             compute_metrics=perplexity,
             generation={"max_new_tokens": CONTINUATION, "do_sample": False},
@@ -120,26 +115,30 @@ def perplexity(prediction: EvalPrediction) -> dict[str, float]:
     return {"perplexity": math.exp(mean) if mean < 700 else math.inf, "token_loss": float(mean)}
 
 
-def _spelt(rows: Rows, chosen: LanguageOptions, tokenizer: Any, length: int) -> tuple[datasets.Dataset, int]:
+def _read(rows: Rows, chosen: LanguageOptions) -> tuple[list[str], list[str]]:
+    """Return the prompts, empty where there is no column for them, and the texts."""
+    texts = rows.texts(chosen.text)
+    return rows.texts(chosen.prompt) if chosen.prompt else [""] * len(texts), texts
+
+
+def _spelt(prompts: list[str], texts: list[str], tokenizer: Any, length: int) -> tuple[Ids, Ids, int]:
     """Return prompts and texts as ids, together no longer than ``length``, and how many were cut.
 
-    A text loses its end, a prompt its beginning, and that only where the text alone is too long for it.
+    A text loses its end, and a prompt its beginning, that first.
     """
-    texts = tokenizer(rows.texts(chosen.text), add_special_tokens=False)["input_ids"]
-    prompts = (
-        tokenizer(rows.texts(chosen.prompt), add_special_tokens=False)["input_ids"]
-        if chosen.prompt
-        else [[] for _ in texts]
-    )
     start = _start(tokenizer)
     inputs, labels, cut = [], [], 0
-    for prompt, text in zip(prompts, texts, strict=True):
+    for prompt, text in zip(_ids(tokenizer, prompts), _ids(tokenizer, texts), strict=True):
         learnt = [*text, tokenizer.eos_token_id][: length - len(start)]
         room = length - len(start) - len(learnt)
-        inputs.append(start + (list(prompt)[-room:] if room else []))
+        inputs.append(start + (prompt[-room:] if room else []))
         labels.append(learnt)
         cut += len(start) + len(prompt) + len(text) + 1 > length
-    return datasets.Dataset.from_dict({"input_ids": inputs, "labels": labels}), cut
+    return inputs, labels, cut
+
+
+def _ids(tokenizer: Any, texts: list[str]) -> Ids:
+    return [list(row) for row in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
 def _start(tokenizer: Any) -> list[int]:

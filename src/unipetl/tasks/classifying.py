@@ -19,9 +19,9 @@ from unipetl.tasks.labels import find_labels, read_labels
 from unipetl.tasks.options import ClassificationOptions
 from unipetl.tasks.rows import Rows
 from unipetl.tasks.sentiment import accuracy
-from unipetl.tasks.sources import Splits
+from unipetl.tasks.sources import EVALUATION, TRAINING, Splits
 from unipetl.tasks.task import Kind, Prepared, check_order, outputs
-from unipetl.tasks.text_models import capacity, check_vocabulary, cut_note, load_classifier
+from unipetl.tasks.text_models import by_length, capacity, check_vocabulary, cut_note, load_classifier
 from unipetl.tasks.text_task import TextTask
 
 #: Between the two texts of a pair where both stand on one line.
@@ -56,9 +56,7 @@ class Classification(TextTask):
         chosen = cast("ClassificationOptions", self.options)
         column = chosen.label or self.label
         labels = tuple(chosen.labels or self.labels or find_labels(splits.train, column))
-        sets = {"training": splits.train, "development": splits.development, "evaluation": splits.evaluation}
-        sets |= {f"{name!r}": rows for name, rows in splits.also.items()}
-        texts = {name: _read(rows, self._columns(), column, labels) for name, rows in sets.items() if rows is not None}
+        texts = {name: _read(rows, self._columns(), column, labels) for name, rows in splits.sets().items()}
         network, tokenizer = load_classifier(model, labels, seed, self.name)
         wanted = chosen.max_length or self.max_length
         length = min(wanted, capacity(network, tokenizer) or wanted)
@@ -70,9 +68,11 @@ class Classification(TextTask):
             inputs, cut = _encode(tokenizer, one.texts, length)
             notes += cut_note(cut, len(one.labels), f"{name} inputs", length)
             notes += check_vocabulary(network, tokenizer, inputs["input_ids"], self.name)
-            ready[name] = datasets.Dataset.from_dict({**inputs, "labels": one.labels})
-        order = {name: by_length(data) for name, data in ready.items() if name != "training"}
-        judged = texts["evaluation"].select(order["evaluation"])
+            order = range(len(one.labels)) if name == TRAINING else by_length(inputs["input_ids"])
+            texts[name] = one.select(order)
+            columns = {column: [values[number] for number in order] for column, values in inputs.items()}
+            ready[name] = datasets.Dataset.from_dict({**columns, "labels": texts[name].labels})
+        judged = texts[EVALUATION]
 
         def describe(prediction: EvalPrediction) -> list[dict[str, Any]]:
             check_order(np.array_equal(np.asarray(prediction.label_ids), np.array(judged.labels)), True, self.name)
@@ -96,14 +96,10 @@ class Classification(TextTask):
                 raise TaskError(f"task {self.name!r} reads pairs of texts: put a tab between the two; found {text!r}.")
             return {name: values[0] for name, values in _encode(tokenizer, [parts], length)[0].items()}
 
-        sorted_sets = {name: ready[name].select(numbers) for name, numbers in order.items()}
         return Prepared(
             model=network,
             tokenizer=tokenizer,
-            train=ready["training"],
-            evaluation=sorted_sets["evaluation"],
-            development=sorted_sets.get("development"),
-            also={name: sorted_sets[f"{name!r}"] for name in splits.also},
+            **splits.fields(ready),
             collator=DataCollatorWithPadding(tokenizer),
             compute_metrics=accuracy,
             generation=None,
@@ -149,8 +145,3 @@ def _encode(tokenizer: Any, texts: Sequence[tuple[str, ...]], length: int) -> tu
             for number, ids in zip(long, cut[name], strict=True):
                 values[number] = ids
     return inputs, len(long)
-
-
-def by_length(data: datasets.Dataset) -> list[int]:
-    """Return the numbers of the examples, shortest input first."""
-    return sorted(range(len(data)), key=[len(ids) for ids in data["input_ids"]].__getitem__)

@@ -9,6 +9,29 @@ from transformers import GenerationConfig
 
 from unipetl.errors import TaskError, nearest
 
+#: Settings that are whole numbers, and numbers; transformers finds out while it writes, or never.
+COUNTS = ("num_beams", "max_length", "min_length", "max_new_tokens", "min_new_tokens", "no_repeat_ngram_size", "top_k")
+NUMBERS = ("length_penalty", "repetition_penalty", "temperature", "top_p")
+
+
+def check_names(changes: Mapping[str, Any], task: str) -> None:
+    """See that transformers knows every setting, and that counts are counts.
+
+    Raises:
+        TaskError: it does not, with the nearest; or one is no number.
+    """
+    known = [name for name in GenerationConfig().to_dict() if not name.startswith(("_", "transformers"))]
+    for name in changes:
+        if name not in known:
+            near = nearest(name, known)
+            hint = f" Did you mean {near!r}?" if near else ""
+            raise TaskError(f"task {task!r}, option 'generation': transformers has no setting {name!r}.{hint}")
+        kinds = (int,) if name in COUNTS else (int, float) if name in NUMBERS else (object,)
+        value = changes[name]
+        if not isinstance(value, kinds) or (kinds != (object,) and (isinstance(value, bool) or value < 0)):
+            what = "whole number" if name in COUNTS else "number"
+            raise TaskError(f"task {task!r}, option 'generation': {name} should be a {what} from 0; found {value!r}.")
+
 
 def settings(
     given: Mapping[str, Any], changes: Mapping[str, Any], *, task: str, decoder_only: bool, room: int | None
@@ -26,12 +49,7 @@ def settings(
     Raises:
         TaskError: transformers knows no such setting, or refuses a value.
     """
-    known = [name for name in GenerationConfig().to_dict() if not name.startswith(("_", "transformers"))]
-    for name in changes:
-        if name not in known:
-            near = nearest(name, known)
-            hint = f" Did you mean {near!r}?" if near else ""
-            raise TaskError(f"task {task!r}, option 'generation': transformers has no setting {name!r}.{hint}")
+    check_names(changes, task)
     chosen = {"do_sample": False, **given, **changes}
     notes = []
     for name in ("max_length", "max_new_tokens"):

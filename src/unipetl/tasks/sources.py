@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import datasets
 
 from unipetl.errors import TaskError
 from unipetl.tasks.hub import Hub
@@ -15,6 +17,9 @@ from unipetl.tasks.task import check_limit
 
 #: Of files without a validation set, this share of the training examples is kept back, and at most so many.
 HELD_OUT, MOST_HELD_OUT = 10, 1_000
+
+#: What the splits are called in messages.
+TRAINING, DEVELOPMENT, EVALUATION = "training", "development", "evaluation"
 
 Judged = Literal["validation", "test"]
 
@@ -36,6 +41,21 @@ class Splits:
     evaluation: Rows
     also: Mapping[str, Rows]
     notes: tuple[str, ...] = ()
+
+    def sets(self) -> dict[str, Rows]:
+        """Return every split there is, by a name for messages."""
+        own = {TRAINING: self.train, DEVELOPMENT: self.development, EVALUATION: self.evaluation}
+        found = own | {f"{name!r}": rows for name, rows in self.also.items()}
+        return {name: rows for name, rows in found.items() if rows is not None}
+
+    def fields(self, ready: Mapping[str, datasets.Dataset]) -> dict[str, Any]:
+        """Return the fields of [Prepared][unipetl.tasks.task.Prepared] that hold data sets, from those of [sets][]."""
+        return {
+            "train": ready[TRAINING],
+            "development": ready.get(DEVELOPMENT),
+            "evaluation": ready[EVALUATION],
+            "also": {name: ready[f"{name!r}"] for name in self.also},
+        }
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,11 @@ def cut_note(count: int, total: int, what: str, length: int) -> list[str]:
     return [f"{count} of {total} {what} are longer than {length} tokens and were cut."] if count else []
 
 
+def by_length(inputs: Sequence[Sequence[int]]) -> list[int]:
+    """Return the numbers of the inputs, shortest first; of equal ones the earlier first."""
+    return sorted(range(len(inputs)), key=lambda number: len(inputs[number]))
+
+
 def flat(*columns: Iterable[Sequence[int]]) -> Iterable[Sequence[int]]:
     """Return the rows of several columns of ids, one column after another."""
     return chain(*columns)

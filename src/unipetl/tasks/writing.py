@@ -16,17 +16,15 @@ import datasets
 from transformers import EvalPrediction, PreTrainedModel
 
 from unipetl.errors import TaskError, unknown
-from unipetl.tasks.classifying import by_length
 from unipetl.tasks.decoding import decoded, written_and_right
-from unipetl.tasks.generation_settings import settings
+from unipetl.tasks.generation_settings import check_names, settings
 from unipetl.tasks.judging import Judge
 from unipetl.tasks.languages import speak
 from unipetl.tasks.options import WritingOptions
-from unipetl.tasks.rows import Rows
-from unipetl.tasks.sources import Judged, Splits
+from unipetl.tasks.sources import EVALUATION, TRAINING, Judged, Splits
 from unipetl.tasks.spelling import EncoderDecoderSpeller, PromptSpeller, Speller
 from unipetl.tasks.task import Kind, Prepared, check_order
-from unipetl.tasks.text_models import capacity, check_vocabulary, cut_note, flat, load_writer
+from unipetl.tasks.text_models import by_length, capacity, check_vocabulary, cut_note, flat, load_writer
 from unipetl.tasks.text_task import TextTask
 
 
@@ -66,6 +64,7 @@ class Writing(TextTask):
         self.metric = self.chosen.metric or next(iter(self.judges))
         if self.metric not in self.judges:
             raise TaskError(f"task {self.name!r}: {unknown('metric', self.metric, self.judges)}")
+        check_names(self.chosen.generation, self.name)
 
     @classmethod
     def options_type(cls) -> type[WritingOptions]:
@@ -79,6 +78,9 @@ class Writing(TextTask):
 
     def assemble(self, model: str, splits: Splits, seed: int) -> Prepared:
         """See [TextTask.assemble][]."""
+        rows = {name: one.unpacked(self.inside) if self.inside else one for name, one in splits.sets().items()}
+        sources = {name: one.texts(self.chosen.source or self.source) for name, one in rows.items()}
+        targets = {name: one.texts(self.chosen.target or self.target) for name, one in rows.items()}
         network, tokenizer = load_writer(model, seed, self.name)
         speller = self._speller(network, tokenizer)
         judge = self.judges[self.metric]
@@ -91,27 +93,20 @@ class Writing(TextTask):
             room=lengths.room,
         )
         notes = [*splits.notes, *notes]
-        sets = {"training": splits.train, "development": splits.development, "evaluation": splits.evaluation}
-        sets |= {f"{name!r}": rows for name, rows in splits.also.items()}
-        sets = {name: rows.unpacked(self.inside) if rows and self.inside else rows for name, rows in sets.items()}
         ready: dict[str, datasets.Dataset] = {}
-        order: dict[str, list[int]] = {}
-        for name, rows in sets.items():
-            if rows is None:
-                continue
-            longest = lengths.target if name == "training" else lengths.reference
-            inputs, cut = speller.sources(self._sources(rows), lengths.source)
-            notes += cut_note(cut, len(rows), f"{name} inputs", lengths.source)
-            labels, cut = speller.targets(self._targets(rows), longest)
-            notes += cut_note(cut, len(rows), f"{name} targets", longest or 0)
+        for name in rows:
+            longest = lengths.target if name == TRAINING else lengths.reference
+            inputs, cut = speller.sources(sources[name], lengths.source)
+            notes += cut_note(cut, len(inputs), f"{name} inputs", lengths.source)
+            labels, cut = speller.targets(targets[name], longest)
+            notes += cut_note(cut, len(inputs), f"{name} targets", longest or 0)
             notes += check_vocabulary(network, tokenizer, flat(inputs, labels), self.name)
-            data = datasets.Dataset.from_dict({"input_ids": inputs, "labels": labels})
-            order[name] = list(range(len(data))) if name == "training" else by_length(data)
-            ready[name] = data if name == "training" else data.select(order[name])
-        judged = sets["evaluation"]
-        assert judged is not None
-        sources = self._sources(judged.select(order["evaluation"]))
-        references = decoded(tokenizer, ready["evaluation"]["labels"])
+            order = range(len(inputs)) if name == TRAINING else by_length(inputs)
+            sources[name] = [sources[name][number] for number in order]
+            ready[name] = datasets.Dataset.from_dict(
+                {"input_ids": [inputs[number] for number in order], "labels": [labels[number] for number in order]}
+            )
+        references = decoded(tokenizer, ready[EVALUATION]["labels"])
 
         def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
             return judge.score(*written_and_right(prediction, tokenizer, self.name))
@@ -122,7 +117,7 @@ class Writing(TextTask):
             return [
                 {"input": text, "gold": right, "predicted": written, "correct": written == right, **more}
                 for text, right, written, more in zip(
-                    sources, gold, predicted, judge.each(predicted, gold), strict=True
+                    sources[EVALUATION], gold, predicted, judge.each(predicted, gold), strict=True
                 )
             ]
 
@@ -132,10 +127,7 @@ class Writing(TextTask):
         return Prepared(
             model=network,
             tokenizer=tokenizer,
-            train=ready["training"],
-            evaluation=ready["evaluation"],
-            development=ready.get("development"),
-            also={name: ready[f"{name!r}"] for name in splits.also},
+            **splits.fields(ready),
             collator=cast("Any", speller.collator(network)),
             compute_metrics=compute_metrics,
             generation=generation,
@@ -143,12 +135,6 @@ class Writing(TextTask):
             encode=encode,
             notes=tuple(dict.fromkeys(notes)),
         )
-
-    def _sources(self, rows: Rows) -> list[str]:
-        return rows.texts(self.chosen.source or self.source)
-
-    def _targets(self, rows: Rows) -> list[str]:
-        return rows.texts(self.chosen.target or self.target)
 
     def _speller(self, model: PreTrainedModel, tokenizer: Any) -> Speller:
         if not model.config.is_encoder_decoder:
