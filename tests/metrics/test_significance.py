@@ -10,13 +10,13 @@ from unipetl.errors import TaskError
 from unipetl.metrics.significance import bleu_interval, mean_interval, paired_bleu, paired_means
 
 GOLD = [
-    "ana are mere verzi si galbene",
+    "ana are mere verzi si coapte",
     "el merge la piata maine",
     "totul este bine azi aici",
     "un om vechi si bun",
 ] * 5
 WORSE = [
-    "ana are pere verzi si galbene",
+    "ana are pere verzi si coapte",
     "el merge la piata maine",
     "totul este rau azi aici",
     "un om vechi si bun",

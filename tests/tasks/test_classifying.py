@@ -99,7 +99,7 @@ def test_labels_and_columns_of_ones_own(folders, tmp_path):
 def test_long_inputs_are_cut_and_counted(folders, sst2, tmp_path):
     sst2["validation"] = write_jsonl(tmp_path / "l.jsonl", [{"sentence": words(*range(40)), "label": 0}, *SST2[:2]])
     prepared = Sst2({**sst2, "max_length": 10}).prepare(model=folders["bert"])
-    assert prepared.notes[-1] == "1 of 3 evaluation inputs are longer than 10 tokens and were cut."
+    assert prepared.notes[1] == "1 of 3 evaluation inputs are longer than 10 tokens and were cut."
     assert max(map(len, prepared.evaluation["input_ids"])) == 10
     assert prepared.evaluation["input_ids"][-1][-1] == 2, "the end is kept"
     too_long = Sst2({**sst2, "max_length": 500}).prepare(model=folders["bert"])

@@ -9,6 +9,7 @@ from transformers import EvalPrediction
 
 from tasks.tiny_text import WORDS, save_bart, tokenizer, words, write_jsonl
 from unipetl.errors import TaskError
+from unipetl.metrics.rouge import NAMES
 from unipetl.tasks import Seq2Seq, Wmt16EnRo, XSum
 from unipetl.tasks.prompted import PromptCollator, taken_apart
 from unipetl.tasks.spelling import PromptSpeller
@@ -37,9 +38,7 @@ def test_right_answers_score_a_hundred(folders, xsum, model):
     assert (len(prepared.train), len(prepared.development), len(prepared.evaluation)) == (9, 3, 9)
     gold = padded(prepared.evaluation["labels"])
     right = EvalPrediction(gold, gold)
-    assert prepared.compute_metrics(right) == pytest.approx(
-        dict.fromkeys(("rouge1", "rouge2", "rougeL", "rougeLsum"), 100)
-    )
+    assert prepared.compute_metrics(right) == pytest.approx(dict.fromkeys(NAMES, 100))
     described = prepared.describe_predictions(right)
     assert all(row["correct"] and row["rouge2"] == 100 for row in described)
     assert {row["gold"] for row in described} == {row["summary"] for row in XSUM}
@@ -170,7 +169,9 @@ def test_a_vocabulary_that_does_not_match_is_refused(xsum, tmp_path):
     [
         ({"metric": "bleu"}, r"unknown metric 'bleu'\. Did you mean 'sacrebleu'"),
         ({"generation": {"num_beans": 3}}, r"no setting 'num_beans'\. Did you mean 'num_beams'"),
-        ({"generation": {"num_beams": "many"}}, "transformers refuses these settings"),
+        ({"generation": {"num_beams": "many"}}, "num_beams should be a whole number from 0; found 'many'"),
+        ({"generation": {"length_penalty": True}}, "length_penalty should be a number from 0; found True"),
+        ({"generation": {"num_beams": 2, "num_return_sequences": 3}}, "transformers refuses these settings"),
         ({"prompt": "nothing"}, "it needs {source} once"),
         ({"source": "documnt"}, r"no column 'documnt'\. Did you mean 'document'"),
     ],

@@ -44,7 +44,8 @@ def tokenizer(*, pairs=False, ends=True, pad=True):
 def save_bert(folder, **more):
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    BertModel(BertConfig(vocab_size=SIZE, max_position_embeddings=64, **{**sizes, **more})).save_pretrained(folder)
+    config = BertConfig(**{"vocab_size": SIZE, "max_position_embeddings": 64, **sizes, **more})
+    BertModel(config).save_pretrained(folder)
     tokenizer(pairs=True).save_pretrained(folder)
     return str(folder)
 

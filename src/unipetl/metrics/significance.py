@@ -108,8 +108,8 @@ def bleu_interval(predicted: Sequence[str], gold: Sequence[str], *, romanian: bo
 def paired_bleu(first: Sequence[str], second: Sequence[str], gold: Sequence[str], *, romanian: bool = False) -> Paired:
     """Compare two systems' BLEU on the same examples by sacreBLEU's paired approximate randomisation.
 
-    sacreBLEU counts the exchanges that differ by more than the systems do, so that two equal ones would be told apart with
-    certainty; their p is 1 here.
+    sacreBLEU counts the exchanges that differ by more than the systems do, so that two equal ones would be told apart
+    with certainty; their p is 1 here.
 
     Raises:
         TaskError: there are fewer than two lines, or not as many of one as of the others.
