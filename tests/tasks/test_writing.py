@@ -76,10 +76,13 @@ def test_the_papers_settings_are_the_defaults(folders, xsum):
 
 
 def test_a_model_without_encoder_counts_new_tokens(folders, xsum):
-    changed = XSum({**xsum, "generation": {"num_beams": 2, "max_length": 7}, "max_target_length": 8})
+    changed = XSum({**xsum, "generation": {"num_beams": 2, "max_length": 12}, "max_target_length": 20})
     generation = changed.prepare(model=folders["gpt2"]).generation
-    assert (generation["max_new_tokens"], generation["min_new_tokens"], generation["num_beams"]) == (7, 10, 2)
+    assert (generation["max_new_tokens"], generation["min_new_tokens"], generation["num_beams"]) == (12, 10, 2)
     assert "max_length" not in generation
+    short = XSum({**xsum, "max_target_length": 8}).prepare(model=folders["gpt2"])
+    assert (short.generation["max_new_tokens"], short.generation["min_new_tokens"]) == (8, 8)
+    assert "max_length of what is written is 60, and the model has room for 8 tokens." in short.notes
 
 
 def test_the_loss_is_the_targets_alone(folders, xsum):
@@ -171,6 +174,7 @@ def test_a_vocabulary_that_does_not_match_is_refused(xsum, tmp_path):
         ({"generation": {"num_beans": 3}}, r"no setting 'num_beans'\. Did you mean 'num_beams'"),
         ({"generation": {"num_beams": "many"}}, "num_beams should be a whole number from 0; found 'many'"),
         ({"generation": {"length_penalty": True}}, "length_penalty should be a number from 0; found True"),
+        ({"generation": {"min_length": 9, "max_length": 8}}, "min_length is 9, above max_length, 8"),
         ({"generation": {"num_beams": 2, "num_return_sequences": 3}}, "transformers refuses these settings"),
         ({"prompt": "nothing"}, "it needs {source} once"),
         ({"source": "documnt"}, r"no column 'documnt'\. Did you mean 'document'"),

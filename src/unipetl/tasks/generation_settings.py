@@ -26,11 +26,16 @@ def check_names(changes: Mapping[str, Any], task: str) -> None:
             near = nearest(name, known)
             hint = f" Did you mean {near!r}?" if near else ""
             raise TaskError(f"task {task!r}, option 'generation': transformers has no setting {name!r}.{hint}")
-        kinds = (int,) if name in COUNTS else (int, float) if name in NUMBERS else (object,)
-        value = changes[name]
-        if not isinstance(value, kinds) or (kinds != (object,) and (isinstance(value, bool) or value < 0)):
-            what = "whole number" if name in COUNTS else "number"
-            raise TaskError(f"task {task!r}, option 'generation': {name} should be a {what} from 0; found {value!r}.")
+        what = "whole number" if name in COUNTS else "number" if name in NUMBERS else None
+        if what is not None and not _is_number(changes[name], whole=name in COUNTS):
+            raise TaskError(
+                f"task {task!r}, option 'generation': {name} should be a {what} from 0; found {changes[name]!r}."
+            )
+
+
+def _is_number(value: Any, *, whole: bool) -> bool:
+    right = isinstance(value, int) if whole else isinstance(value, (int, float))
+    return right and not isinstance(value, bool) and value >= 0
 
 
 def settings(
@@ -52,10 +57,13 @@ def settings(
     check_names(changes, task)
     chosen = {"do_sample": False, **given, **changes}
     notes = []
-    for name in ("max_length", "max_new_tokens"):
+    for name in ("max_length", "min_length", "max_new_tokens", "min_new_tokens"):
         if room is not None and isinstance(chosen.get(name), int) and chosen[name] > room:
             notes.append(f"{name} of what is written is {chosen[name]}, and the model has room for {room} tokens.")
             chosen[name] = room
+    least, most = chosen.get("min_length"), chosen.get("max_length")
+    if least is not None and most is not None and least > most:
+        raise TaskError(f"task {task!r}, option 'generation': min_length is {least}, above max_length, {most}.")
     if decoder_only:
         renamed = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
         chosen = {renamed.get(name, name): value for name, value in chosen.items()}
