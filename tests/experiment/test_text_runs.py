@@ -122,7 +122,10 @@ def test_what_is_cut_is_told_and_kept(tmp_path, model):
     run(recipe, 0, tmp_path / "run", progress=lambda progress: told.append(progress.note))
     note = "9 of 9 evaluation inputs are longer than 5 tokens and were cut."
     assert note in told
-    assert note in json.loads((tmp_path / "run" / "environment.json").read_text())["notes"]
+    kept = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert note in kept["notes"]
+    assert kept["metrics"]["rouge"].startswith("rouge-score:")
+    assert {"rouge-score", "sacrebleu"} <= set(kept["packages"])
 
 
 def test_wrong_options_leave_nothing_behind(tmp_path):

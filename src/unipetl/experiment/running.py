@@ -86,8 +86,8 @@ class _Run:
         surroundings.forget_peak_memory()
         set_seed(self.seed)
         prepared = prepare(self.recipe, self.seed, self.task)
-        if prepared.notes:
-            write_json(self.files.environment, {**surroundings.describe(self.seed), "notes": list(prepared.notes)})
+        told = {"notes": list(prepared.notes), "metrics": dict(prepared.signatures)}
+        write_json(self.files.environment, {**surroundings.describe(self.seed), **told})
         for note in prepared.notes:
             self.listener(Progress("prepare", note=note))
         base_parameters = sum(one.numel() for one in prepared.model.parameters())

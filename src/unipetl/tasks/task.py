@@ -41,6 +41,7 @@ class Prepared:
         also: further data sets that are scored at the end, by the suffix of their metrics' names.
         encode: the row, without labels, of a text of one's own; None for ``tokenizer.encode`` as ``input_ids``.
         reduce_logits: of (logits, labels) what the metrics need, batch by batch; None for the logits themselves.
+        signatures: metric -> what its value depends on, such as the library that computed it.
         notes: what the user should know of the data, such as how many inputs were cut.
     """
 
@@ -56,6 +57,7 @@ class Prepared:
     also: Mapping[str, datasets.Dataset] = field(default_factory=dict)
     encode: Callable[[str], dict[str, list[int]]] | None = None
     reduce_logits: Callable[[Any, Any], Any] | None = None
+    signatures: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def row(self, text: str) -> dict[str, list[int]]:

@@ -133,6 +133,7 @@ class Writing(TextTask):
             generation=generation,
             describe_predictions=describe,
             encode=encode,
+            signatures=judge.signatures(),
             notes=tuple(dict.fromkeys(notes)),
         )
 
