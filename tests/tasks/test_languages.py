@@ -18,10 +18,9 @@ PAIRS = [{"en": "a b", "ro": "da nu"}, {"en": "b", "ro": "nu"}]
 
 def tiny_mbart(folder=None, kind=MBartTokenizer):
     spelling = kind(vocab=VOCABULARY, src_lang="en_XX", tgt_lang="ro_RO")
-    sizes = {
-        f"{stack}_{what}": size for stack in ("encoder", "decoder") for what, size in (("layers", 1), ("ffn_dim", 8))
-    }
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 160}
+    each = {"layers": 1, "ffn_dim": 8, "attention_heads": 2}
+    sizes = {f"{stack}_{what}": size for stack in ("encoder", "decoder") for what, size in each.items()}
+    sizes["max_position_embeddings"] = 160
     torch.manual_seed(0)
     model = MBartForConditionalGeneration(MBartConfig(vocab_size=len(spelling), d_model=8, **sizes))
     if folder is not None:

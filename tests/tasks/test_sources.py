@@ -64,7 +64,7 @@ def test_without_a_validation_file_some_examples_are_kept_back(tmp_path):
     [
         ((), {}, "needs files: give the option train="),
         (("validation",), {}, "none to train on; give train="),
-        (("train",), {}, "has 5 examples, too few to keep some back"),
+        (("train",), {}, "5 examples are too few to keep some back"),
         (("train", "validation"), {"evaluate_on": "test"}, "there is no file for it: give test="),
     ],
 )

@@ -49,6 +49,6 @@ class Hub:
         return (
             f"cannot get the {split} split of {self} from the hub: {type(error).__name__}: {said}. Is there a network, "
             "and room in the cache ($HF_HOME)? What was half fetched is fetched again. Without a network, give files "
-            f"with the same columns: options.train=train.jsonl, options.{split}=..., or copy the cache of a machine "
+            "with the same columns (options.train=train.jsonl, options.validation=...), or copy the cache of a machine "
             "that has one."
         )

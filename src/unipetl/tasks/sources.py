@@ -119,8 +119,8 @@ class Source:
         count = min(len(train) // HELD_OUT, MOST_HELD_OUT)
         if count == 0:
             raise TaskError(
-                f"{train.source} has {len(train)} examples, too few to keep some back for validation; give "
-                "validation=..."
+                f"{train.source}: {len(train)} examples are too few to keep some back for validation; "
+                "give validation=..."
             )
         kept = train.sample(count)
         lines = {kept.at(number) for number in range(len(kept))}
