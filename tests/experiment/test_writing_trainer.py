@@ -52,7 +52,7 @@ def test_what_is_written_is_what_each_prompt_alone_gives(tmp_path, method, beams
                     parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
     kind = PetlSeq2SeqTrainer if method else WritingTrainer
     trainer = kind(model=model, args=arguments(tmp_path), data_collator=PromptCollator(0))
-    found = trainer.predict(data, max_new_tokens=5, num_beams=beams)
+    found = trainer.predict(data, max_length=5, num_beams=beams)
     for row, written, labels in zip(data.rows, found.predictions, found.label_ids, strict=True):
         prompt = torch.tensor([row["input_ids"]])
         alone = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=5, num_beams=beams)

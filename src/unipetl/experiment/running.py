@@ -176,8 +176,8 @@ def make_trainer(recipe: Recipe, seed: int, prepared: Prepared, task: Task, fold
         preprocess_logits_for_metrics=prepared.reduce_logits,
         **own,
     )
-    if attached and trainer.args.load_best_model_at_end and trainer.args.metric_for_best_model in LOSS:
-        trainer.compute_metrics = None  # the loss needs no texts: nothing is generated while it trains
+    if generates and trainer.args.load_best_model_at_end and trainer.args.metric_for_best_model in LOSS:
+        trainer.compute_metrics = None  # the loss needs no texts: nothing is generated before the final evaluation
     trainer.remove_callback(PrinterCallback)  # the log goes to log.jsonl and the listener
     return trainer
 

@@ -19,6 +19,10 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 from unipetl.tasks.prompted import left_padded, taken_apart
 
 
+#: Lengths are those of the text that is written, though the prompt stands in the same line.
+_NEW = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
+
+
 class WritingTrainer(Seq2SeqTrainer):
     """A ``transformers.Seq2SeqTrainer`` for models with and without encoder."""
 
@@ -52,7 +56,8 @@ class WritingTrainer(Seq2SeqTrainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = self.compute_loss(model, dict(inputs)).detach().mean()
         prompts, targets = taken_apart(inputs)
-        given = {key: value for key, value in (gen_kwargs or self._gen_kwargs).items() if value is not None}
+        settings = gen_kwargs or getattr(self, "_gen_kwargs", {})
+        given = {_NEW.get(name, name): value for name, value in settings.items() if value is not None}
         batch = {name: value.to(targets.device) for name, value in left_padded(prompts, self._padding()).items()}
         written: Tensor = self._whole().generate(**batch, **given)
         return loss, written[:, batch["input_ids"].shape[1] :], targets

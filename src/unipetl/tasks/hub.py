@@ -25,8 +25,8 @@ class Hub:
     revision: str | None = None
     splits: dict[str, str] = field(default_factory=dict)
 
-    def load(self, split: str, first: int | None = None) -> Rows:
-        """Return a split, or its first examples; it is fetched where it is not in the cache.
+    def load(self, split: str) -> Rows:
+        """Return a split; it is fetched where it is not in the cache.
 
         Raises:
             DownloadError: it cannot be had; the message says what would work.
@@ -37,7 +37,6 @@ class Hub:
         except Exception as error:  # datasets and its transports raise whatever they like
             raise DownloadError(self._refusal(split, error)) from error
         assert isinstance(found, datasets.Dataset)
-        found = found if first is None or first >= len(found) else found.select(range(first))
         columns: dict[str, list[Any]] = {name: list(found[name]) for name in found.column_names}
         return Rows(f"{self}, {wanted}", columns, lambda number: f"row {number + 1}")
 

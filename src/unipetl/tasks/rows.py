@@ -76,6 +76,9 @@ class Rows:
 
     def sample(self, count: int | None) -> Rows:
         """Return ``count`` examples, or all: an arbitrary choice, the same every time, in the source's order."""
-        if count is None or count >= len(self):
-            return self
-        return self.select(sorted(sorted(range(len(self)), key=lambda number: shuffle_key(str(number)))[:count]))
+        return self if count is None or count >= len(self) else self.parted(count)[0]
+
+    def parted(self, count: int) -> tuple[Rows, Rows]:
+        """Return [sample][]'s ``count`` examples, and the others."""
+        order = sorted(range(len(self)), key=lambda number: shuffle_key(str(number)))
+        return self.select(sorted(order[:count])), self.select(sorted(order[count:]))

@@ -122,9 +122,7 @@ class Source:
                 f"{train.source}: {len(train)} examples are too few to keep some back for validation; "
                 "give validation=..."
             )
-        kept = train.sample(count)
-        lines = {kept.at(number) for number in range(len(kept))}
-        rest = train.select([number for number in range(len(train)) if train.at(number) not in lines])
+        kept, rest = train.parted(count)
         note = f"{train.source}: {count} of {len(train)} examples are kept back for validation, as no file was given."
         return rest, kept, test, (note,)
 

@@ -52,9 +52,7 @@ def load_classifier(name: str, labels: Sequence[str], seed: int, task: str) -> t
     return model.eval(), tokenizer
 
 
-def load_writer(
-    name: str, seed: int, task: str, *, decoder_only: bool = False, **tokenizer_options: Any
-) -> tuple[PreTrainedModel, Any]:
+def load_writer(name: str, seed: int, task: str, *, decoder_only: bool = False) -> tuple[PreTrainedModel, Any]:
     """Return the model in a folder or on the hub that writes texts, and its tokenizer.
 
     Args:
@@ -62,7 +60,6 @@ def load_writer(
         seed: for weights that are not in the file; there should be none.
         task: its name, for messages.
         decoder_only: refuse encoder-decoders as well.
-        tokenizer_options: such as ``src_lang``.
 
     Raises:
         TaskError: it cannot be loaded, or cannot write.
@@ -74,11 +71,11 @@ def load_writer(
             if kind is None or (decoder_only and kind is not AutoModelForCausalLM):
                 wanted = "a decoder such as GPT-2" if decoder_only else "an encoder-decoder such as BART or a decoder"
                 raise TaskError(f"task {task!r} needs {wanted}, and {name!r} is {config.model_type!r}.")
-            tokenizer = load_tokenizer(name, **tokenizer_options)
+            tokenizer = load_tokenizer(name)
             model = kind.from_pretrained(name)
+    except TaskError:
+        raise
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        if isinstance(error, TaskError):
-            raise
         raise TaskError(_refusal(task, "a model that writes", name, error)) from error
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
     if kind is AutoModelForCausalLM and tokenizer.eos_token_id is None:
@@ -88,13 +85,13 @@ def load_writer(
     return model.eval(), tokenizer
 
 
-def load_tokenizer(name: str, **options: Any) -> Any:
+def load_tokenizer(name: str) -> Any:
     """Return the tokenizer in a folder or on the hub, with a token to pad with.
 
     Raises:
         ValueError: there is none with the model.
     """
-    tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    tokenizer = AutoTokenizer.from_pretrained(name)
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of a folder without one
         raise ValueError("there is no tokenizer with it.")
     if tokenizer.pad_token is None:  # models that only ever wrote text have none
