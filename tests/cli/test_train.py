@@ -62,12 +62,15 @@ def test_options_win_over_the_file_and_settings_over_both(tmp_path):
     assert (shown["limit"], shown["train_head"]) == (7, False)
 
 
-def test_options_of_the_task_are_set_one_by_one(tmp_path):
+def test_options_of_the_task_are_set_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.undo()  # the real tasks, not the tiny one
     path = tmp_path / "recipe.yaml"
-    path.write_text("task: tiny\nmethod: lora\noptions: {train: a.csv, dev_cap: 3}\n")
+    path.write_text("task: xsum\nmethod: lora\noptions: {train: a.csv, dev_cap: 3}\n")
     settings = ("--set", "options.dev_cap=5", "--set", "options.generation={num_beams: 2}")
     found = data("train", path, *settings, "--dry-run")["options"]
     assert found == {"train": "a.csv", "dev_cap": 5, "generation": {"num_beams": 2}}
+    path.write_text("task: xsum\nmethod: lora\noptions:\n  dev_cap: 3\n  trian: a.csv\n")
+    assert "recipe.yaml:5: options: task 'xsum' has no option 'trian'. Did you mean 'train'?" in refusal("train", path)
 
 
 def test_data_that_is_wrong_is_named_and_leaves_nothing(tmp_path, monkeypatch):
@@ -96,6 +99,7 @@ def test_the_default_directory_is_the_recipes_own(tmp_path, monkeypatch):
     ("args", "parts"),
     [
         (["-t", "tinny", "-x", "lora"], ["unknown task 'tinny'", "Did you mean 'tiny'"]),
+        (["-t", "tinny", "-x", "lora", "--dry-run"], ["unknown task 'tinny'", "Did you mean 'tiny'"]),
         (["-t", "tiny", "-x", "loro"], ["method", "Did you mean 'lora'"]),
         (["-t", "tiny", "-x", "lora(ranc=1)"], ["Did you mean 'rank'"]),
         (["-t", "tiny", "-x", "lora(at='ffn.gate')"], ["ffn.gate"]),

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tasks.tiny_text import SAVE, words, write_jsonl
-from unipetl.errors import RunError, TaskError
-from unipetl.experiment import ComparePlan, Recipe, evaluate, predict, run
+from unipetl.errors import RecipeError, RunError, TaskError
+from unipetl.experiment import ComparePlan, Recipe, evaluate, load_plan, load_recipe, predict, run
 from unipetl.experiment.directory import read_lines
 from unipetl.tasks import CausalLm, XSum
 
@@ -145,6 +145,18 @@ def test_options_are_part_of_what_identifies_a_run(tmp_path):
     part = {"options": {"dev_cap": 1600}}
     cells = ComparePlan(tasks={"xsum": part, "sst2": {}}, methods=["lora"]).cells()
     assert [cell.recipe.options for cell in cells] == [{"dev_cap": 1600}, {}]
+
+
+def test_options_are_checked_where_a_file_says_them(tmp_path):
+    recipe, plan = tmp_path / "recipe.yaml", tmp_path / "plan.yaml"
+    recipe.write_text("task: sst2\nmethod: lora\noptions:\n  train: a.csv\n  max_lenght: 9\n")
+    with pytest.raises(RecipeError, match=r"recipe\.yaml:5: .*no option 'max_lenght'\. Did you mean 'max_length'"):
+        load_recipe(recipe)
+    plan.write_text("methods: [lora]\ntasks:\n  xsum:\n    options: {metric: rouge9}\n")
+    with pytest.raises(RecipeError, match=r"plan\.yaml:4: .*unknown metric 'rouge9'"):
+        load_plan(plan)
+    recipe.write_text("task: theirs\nmethod: lora\noptions: {anything: 1}\n")
+    assert load_recipe(recipe, tasks=["theirs"]).options == {"anything": 1}
 
 
 def test_a_budget_of_tokens_is_checked_like_any_argument(tmp_path, model):

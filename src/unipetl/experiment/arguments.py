@@ -91,6 +91,11 @@ def build(training: Mapping[str, Any], output_dir: Path, seed: int, *, generates
         raise RunError(f"training: transformers refuses these arguments: {error}") from error
 
 
+def own(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that are unipetl's, for its Trainer classes."""
+    return {name: training[name] for name in OWN if name in training}
+
+
 def schema() -> dict[str, Any]:
     """Return the JSON schema of the ``training:`` mapping."""
     properties = {}

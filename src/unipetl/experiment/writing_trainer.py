@@ -18,7 +18,6 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from unipetl.tasks.prompted import left_padded, taken_apart
 
-
 #: Lengths are those of the text that is written, though the prompt stands in the same line.
 _NEW = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
 
