@@ -41,7 +41,7 @@ def arguments(folder, **more):
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-@pytest.mark.parametrize("method", [None, "mam(length=2, rank=2, mlp=8)"])
+@pytest.mark.parametrize("method", [None, "mam(length=2, rank=2, mlp=8)", "prompt_tuning(length=2)"])
 def test_what_is_written_is_what_each_prompt_alone_gives(tmp_path, method, beams):
     model, data = tiny_gpt2(), rows()
     if method:

@@ -25,6 +25,8 @@ from transformers.models.auto.modeling_auto import (
 from unipetl.errors import TaskError
 from unipetl.tasks.loading import loading
 
+#: Files of tokenizers. Where a folder has none, transformers may make one up that knows no words.
+TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.spm", "*.tiktoken", "*bpe*")
 #: Above this share of unknown tokens, a note says so.
 UNKNOWN = 0.05
 
@@ -91,8 +93,11 @@ def load_tokenizer(name: str) -> Any:
     Raises:
         ValueError: there is none with the model.
     """
+    folder = Path(name)
+    if folder.is_dir() and not any(file for pattern in TOKENIZERS for file in folder.glob(pattern)):
+        raise ValueError("there is no tokenizer with it.")
     tokenizer = AutoTokenizer.from_pretrained(name)
-    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of a folder without one
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of files that say nothing
         raise ValueError("there is no tokenizer with it.")
     if tokenizer.pad_token is None:  # models that only ever wrote text have none
         tokenizer.pad_token = tokenizer.eos_token
