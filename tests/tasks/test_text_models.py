@@ -77,7 +77,7 @@ def test_t5_reads_its_own_prefix(tmp_path):
 
 def test_a_folder_without_a_tokenizer_or_a_model_is_named(tmp_path):
     tiny_t5().save_pretrained(tmp_path / "bare")
-    with pytest.raises(TaskError, match="cannot load a model that writes from folder '.*bare'"):
+    with pytest.raises(TaskError, match=r"cannot load a model that writes from folder '.*bare'"):
         load_writer(str(tmp_path / "bare"), 0, "mine")
     with pytest.raises(TaskError, match="which is no folder here"):
         load_writer(str(tmp_path / "nowhere"), 0, "mine")
