@@ -75,9 +75,8 @@ class CausalLm(TextTask):
             ]
 
         def encode(text: str) -> dict[str, list[int]]:
-            return {
-                "input_ids": [*_start(tokenizer), *tokenizer(text, add_special_tokens=False)["input_ids"]][-length:]
-            }
+            room = max(length - CONTINUATION, 1)
+            return {"input_ids": (_start(tokenizer) + _ids(tokenizer, [text])[0])[-room:]}
 
         return Prepared(
             model=network,

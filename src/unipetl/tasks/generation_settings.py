@@ -26,16 +26,15 @@ def check_names(changes: Mapping[str, Any], task: str) -> None:
             near = nearest(name, known)
             hint = f" Did you mean {near!r}?" if near else ""
             raise TaskError(f"task {task!r}, option 'generation': transformers has no setting {name!r}.{hint}")
-        what = "whole number" if name in COUNTS else "number" if name in NUMBERS else None
+        what = "whole number from 0" if name in COUNTS else "number" if name in NUMBERS else None
         if what is not None and not _is_number(changes[name], whole=name in COUNTS):
-            raise TaskError(
-                f"task {task!r}, option 'generation': {name} should be a {what} from 0; found {changes[name]!r}."
-            )
+            raise TaskError(f"task {task!r}, option 'generation': {name} should be a {what}; found {changes[name]!r}.")
 
 
 def _is_number(value: Any, *, whole: bool) -> bool:
-    right = isinstance(value, int) if whole else isinstance(value, (int, float))
-    return right and not isinstance(value, bool) and value >= 0
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int) and value >= 0 if whole else isinstance(value, (int, float))
 
 
 def settings(

@@ -2,8 +2,8 @@
 
 610,320 pairs to learn from and 1,999 each to choose a checkpoint and to judge on (Bojar et al. 2016). Settings are
 the paper's: 150 tokens on either side, five beams of at most 200 tokens (its last script stops at 150), checkpoints
-by the loss on the development set. Judged by ``romanian_bleu``, the paper's pipeline, about ten points above
-``sacrebleu``, which is computed beside it. Local files have the columns ``en`` and ``ro``, or the hub's
+by the loss on the development set. Judged by ``romanian_bleu``, the paper's pipeline; ``sacrebleu``, which is computed
+beside it, is lower and not to be compared with it. Local files have the columns ``en`` and ``ro``, or the hub's
 ``translation`` with both in it.
 """
 
