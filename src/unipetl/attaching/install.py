@@ -154,6 +154,7 @@ def _install_softmax(model: nn.Module, ports: Ports, record: Record, one: Placem
         ports.at(Port(site.query.module, "output")).tapes.append(tape)
         scaling = site.softmax / math.sqrt(site.shape.key_dim)
         begin = BeginSoftmax(SoftmaxProgram(tape, site.query, site.shape.query_heads, scaling))
+        begin.program.inside = f"{site.query.module}.".startswith(f"{site.owner}.")
         core.register_forward_pre_hook(begin)
         core.register_forward_hook(EndSoftmax(begin.program), always_call=True)
         join = JoinSoftmax(begin.program, core)

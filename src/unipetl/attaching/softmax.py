@@ -39,6 +39,7 @@ class SoftmaxProgram:
         queries: sees the query projection's result.
         query: says which of its columns are the queries.
         heads, scaling: the number of heads, and the factor on q kᵀ.
+        inside: whether the query projection is part of the attention, or came before it.
     """
 
     queries: Tape
@@ -46,6 +47,7 @@ class SoftmaxProgram:
     heads: int
     scaling: float
     items: list[HeadItem] = field(default_factory=list)
+    inside: bool = True
     mode: Any = None
     q: Tensor | None = None
     gated: list[tuple[HeadItem, Tensor, Tensor]] = field(default_factory=list)
@@ -56,7 +58,9 @@ class SoftmaxProgram:
 
     def begin(self) -> None:
         """Watch for the softmax."""
-        self.gated, self.q, self.queries.value = [], None, None
+        self.gated, self.q = [], None
+        if self.inside:
+            self.queries.value = None
         if any(isinstance(item.change.modification.composition, Gate) for item in self.items):
             self.mode = _WidenedSoftmax(self)
             self.mode.__enter__()
