@@ -94,6 +94,16 @@ def model_from_config(config: PreTrainedConfig) -> nn.Module:
         raise PlanError(f"transformers cannot build a model from this {type(config).__name__}: {error}") from error
 
 
+def sites_of(model: nn.Module, architecture: Architecture | None = None) -> tuple[Site, ...]:
+    """Return every place of ``model``, in the order of the computation.
+
+    Raises:
+        ArchitectureError: its family has no table, or the table does not fit.
+    """
+    base, table = _table(model, architecture)
+    return find_sites(model, base, table)
+
+
 def _table(model: nn.Module, architecture: Architecture | None) -> tuple[str, Architecture]:
     inner = getattr(model, "base_model", model)
     base = next((path for path, module in model.named_modules() if module is inner), "")

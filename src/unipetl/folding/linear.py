@@ -1,0 +1,132 @@
+"""Reads the affine map of a linear module as a matrix and a vector, and makes the edits that write another.
+
+A map is (W, b), W (out, in) and b (out,), in at least float32 whatever the module's own precision, so that
+folding rounds once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unipetl.errors import FoldError
+from unipetl.folding.edits import Edit, SetAttribute, SetModule, SetParameter
+
+#: The attributes with the sizes of a linear module, as (in, out): torch's, and those of transformers' Conv1D.
+_SIZES = (("in_features", "out_features"), ("nx", "nf"))
+
+
+@dataclass
+class Affine:
+    """``y = W x + b``: ``weight`` (out, in), ``bias`` (out,) or None."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def shift(self, addend: Tensor) -> None:
+        """Add to the bias, which is made if there is none."""
+        self.bias = addend if self.bias is None else self.bias + addend
+
+
+def why_unreadable(module: nn.Module) -> str | None:
+    """Return why the weight of a linear module cannot be read and written as numbers, or None."""
+    weight = module._parameters.get("weight")
+    kind = type(module).__name__
+    if weight is None or type(weight) is not nn.Parameter or type(weight.data) is not Tensor:
+        return f"{kind} keeps its weight in a packed form (quantised or sharded)"
+    if weight.dtype not in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        return f"{kind} keeps its weight as {str(weight.dtype).removeprefix('torch.')} (quantised)"
+    if weight.is_meta:
+        return f"{kind}: its weight is on the meta device (offloaded)"
+    if weight.dim() != 2 or _sizes(module) is None:
+        return f"{kind} is no linear map with a matrix"
+    if any("parametri" in name for name in module._modules):
+        return f"{kind} computes its weight from other parameters (a parametrisation)"
+    return None
+
+
+def read(module: nn.Module) -> Affine:
+    """Return the affine map of a module that [why_unreadable][] finds nothing against."""
+    weight, bias = module._parameters["weight"], module._parameters.get("bias")
+    assert weight is not None
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    matrix = weight.detach().to(dtype)
+    return Affine(matrix.T if transposed(module) else matrix, None if bias is None else bias.detach().to(dtype))
+
+
+def transposed(module: nn.Module) -> bool:
+    """Return whether the module keeps W as (in, out), as transformers' Conv1D does."""
+    return _sizes(module) == _SIZES[1]
+
+
+def write(model: nn.Module, path: str, affine: Affine) -> Iterator[Edit]:
+    """Yield the edits that give the module at ``path`` another map, in the module's own dtype and orientation.
+
+    Raises:
+        FoldError: a value is too large for the module's dtype.
+    """
+    module = model.get_submodule(path)
+    old = module._parameters["weight"]
+    assert old is not None
+    matrix = affine.weight.T if transposed(module) else affine.weight
+    yield SetParameter(f"{path}.weight", parameter(matrix, old, path))
+    if affine.bias is not None:
+        before = module._parameters.get("bias")
+        yield SetParameter(f"{path}.bias", parameter(affine.bias, old if before is None else before, path))
+    names = _sizes(module)
+    assert names is not None
+    for name, size in zip(names, reversed(affine.weight.shape), strict=True):
+        if module.__dict__[name] != size:
+            yield SetAttribute(path, name, size)
+
+
+def parameter(values: Tensor, like: nn.Parameter, path: str) -> nn.Parameter:
+    """Return a parameter with ``values``, in the dtype and with the flag of ``like``.
+
+    Raises:
+        FoldError: a value is not finite in that dtype.
+    """
+    data = values.to(like.dtype).contiguous()
+    if not bool(torch.isfinite(data).all()):
+        raise FoldError(
+            f"folding into {path!r} gives values that are not finite in {str(like.dtype).removeprefix('torch.')}."
+        )
+    if data.data_ptr() == like.data_ptr():
+        data = data.clone()
+    return nn.Parameter(data, requires_grad=like.requires_grad)
+
+
+def dequantised(model: nn.Module, path: str) -> Edit | None:
+    """Return the edit that replaces a quantised linear module by a dense one of the same values, or None.
+
+    It can be done where the module's weight says how (``dequantize()``): torch's quantised modules, torchao's
+    tensors and others that follow them. The dense weight is float32 where the module's own dtype is unknown.
+    """
+    module = model.get_submodule(path)
+    weight = module._parameters.get("weight")
+    if weight is None:
+        method = getattr(module, "weight", None)  # torch's own quantised Linear has a method of this name
+        weight = method() if callable(method) else method
+    unpack = getattr(weight, "dequantize", None)
+    if unpack is None or _sizes(module) != _SIZES[0]:
+        return None
+    values = unpack().detach()
+    if not isinstance(values, Tensor) or not values.is_floating_point() or values.dim() != 2:
+        return None
+    bias = getattr(module, "bias", None)
+    bias = bias() if callable(bias) else bias
+    dense = nn.Linear(values.shape[1], values.shape[0], bias=bias is not None, device="meta")
+    dense.weight = nn.Parameter(values.clone(), requires_grad=False)
+    if bias is not None:
+        dense.bias = nn.Parameter(bias.detach().to(values.dtype).clone(), requires_grad=False)
+    return SetModule(path, dense.train(module.training))
+
+
+def _sizes(module: nn.Module) -> tuple[str, str] | None:
+    for names in _SIZES:
+        if all(isinstance(module.__dict__.get(name), int) for name in names):
+            return names
+    return None
