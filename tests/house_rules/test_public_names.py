@@ -31,6 +31,9 @@ PUBLIC = {
     "activate",
     "detach",
     "summary",
+    # no cost at inference
+    "fold",
+    "unfold",
     # files
     "save",
     "load",

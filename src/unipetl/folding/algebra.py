@@ -56,8 +56,8 @@ def require_finite(op: Op) -> None:
             raise FoldError(f"{op.placement.key}: the attachment is on the meta device and has no values to fold.")
         if not bool(torch.isfinite(value).all()):
             raise FoldError(
-                f"{op.placement.key}/{name.removeprefix('delta.')} of attachment {op.record.name!r} has NaN or infinite "
-                "values: the training diverged. Nothing was folded."
+                f"{op.placement.key}/{name.removeprefix('delta.')} of attachment {op.record.name!r} has NaN or "
+                "infinite values: the training diverged. Nothing was folded."
             )
 
 

@@ -32,9 +32,7 @@ class Decision:
     packed: tuple[str, ...]
 
 
-def decide(
-    anatomy: Anatomy, order: Order, state: State, chosen: Sequence[Record], *, dequantize: bool
-) -> Decision:
+def decide(anatomy: Anatomy, order: Order, state: State, chosen: Sequence[Record], *, dequantize: bool) -> Decision:
     """Return what folds when the attachments ``chosen`` are asked to."""
     targets: dict[Op, Target] = {}
     reasons: dict[Op, str] = {}
@@ -71,9 +69,7 @@ def modules_of(anatomy: Anatomy, op: Op, target: Target) -> tuple[str, ...]:
     return (ffn.up, *([ffn.gate] if ffn.gate else []), ffn.down)
 
 
-def _why_not_weights(
-    anatomy: Anatomy, op: Op, target: Target, packed: set[str], *, dequantize: bool
-) -> str | None:
+def _why_not_weights(anatomy: Anatomy, op: Op, target: Target, packed: set[str], *, dequantize: bool) -> str | None:
     if target.side == "norm":
         return None
     for path in modules_of(anatomy, op, target):

@@ -63,7 +63,7 @@ def examine(
     rewriting = Rewriting(work.anatomy, work.decision, work.occupied())
     rewriting.compute(work.order)
     edits = rewriting.edits()
-    return work.report([*rewriting.not_plain, *_broken_ties(model, rewriting)], edits)
+    return work.report([*rewriting.not_plain, *_broken_ties(model, rewriting), *work.others()], edits)
 
 
 def fold(
@@ -114,11 +114,10 @@ def fold(
         rewriting = Rewriting(work.anatomy, work.decision, work.occupied())
         rewriting.compute(work.order)
         edits = [*rewriting.edits(), *_untied(model, work)]
-        not_plain = [*rewriting.not_plain, *_broken_ties(model, rewriting)]
+        not_plain = [*rewriting.not_plain, *_broken_ties(model, rewriting), *work.others()]
         if plain and not_plain:
-            raise FoldError(
-                "the folded model would be no plain model of its class: " + "; ".join(not_plain) + ". Nothing was touched."
-            )
+            reasons = "; ".join(not_plain)
+            raise FoldError(f"the folded model would be no plain model of its class: {reasons}. Nothing was touched.")
         this.undo = [*apply_all(model, edits), *this.undo]
         this.left = _leave(model, work, architecture)
     except BaseException:
@@ -175,19 +174,22 @@ class _Work:
 
     def occupied(self) -> set[tuple[str, str]]:
         """The ends of modules where a change stays, or would come back with an idle attachment."""
-        ends = {(op.port.module, op.port.side) for op in self.decision.reasons}
+        ends: set[tuple[str, str]] = {(op.port.module, op.port.side) for op in self.decision.reasons}
         for record in self.state.records.values():
             if not record.active:
                 ends |= {(one.site.value.module, one.site.value.side) for one in record.plan.placements}
         return ends
 
+    def others(self) -> list[str]:
+        """Why the model is not plain after this fold: attachments that were not asked to fold."""
+        left = [record.name for record in self.state.records.values() if record not in self.chosen]
+        return [f"the attachment {name!r} is not folded; detach it first" for name in left]
+
     def report(self, not_plain: list[str], edits: Sequence[Edit]) -> Folding:
         settings = {edit.name: edit.value for edit in edits if isinstance(edit, SetConfig)}
         names = {record.name for record in self.chosen}
         rows = tuple(row for row in self.rows() if row.attachment in names)
-        others = [record.name for record in self.state.records.values() if record.name not in names]
-        left = [f"the attachment {name!r} is not folded" for name in others]
-        return Folding(rows, tuple(dict.fromkeys([*not_plain, *left])), settings)
+        return Folding(rows, tuple(dict.fromkeys(not_plain)), settings)
 
 
 def _decide(

@@ -25,7 +25,7 @@ class SplitActivation(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Map (..., sum of the parts) to the same shape."""
-        pieces = z.split([size for size, _ in self.parts], dim=-1)
+        pieces = torch.split(z, [size for size, _ in self.parts], dim=-1)
         rest = [ACTIVATIONS[name](piece) for piece, (_, name) in zip(pieces[1:], self.parts[1:], strict=True)]
         return torch.cat([self.own(pieces[0]), *rest], dim=-1)
 

@@ -119,9 +119,7 @@ def order_of(records: Sequence[Record]) -> Order:
         if op.kind in ("heads", "prompt"):
             continue
         place = rank(op.representation)
-        same = [
-            step for step in steps if step.record is op.record and step.port == op.port and step.rank == place
-        ]
+        same = [step for step in steps if step.record is op.record and step.port == op.port and step.rank == place]
         step = same[0] if same else Step(op.record, op.port, place)
         if not same:
             steps.append(step)

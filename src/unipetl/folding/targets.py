@@ -134,7 +134,7 @@ def target_of(op: Op, anatomy: Anatomy) -> Target | str:
     if name == "ffn":
         return _as_units(op, anatomy)
     if name == "attention":
-        return "it reads the attention's input, and no later weight reads that: only a parallel FFN change is a wider FFN"
+        return "it reads the attention's input, which no later weight reads; a parallel FFN change would be a wider FFN"
     if name == "block" and op.kind == "factor":
         residual = anatomy.beside(site, "ffn.residual")
         norm = None if residual is None else residual.norm_after

@@ -32,9 +32,7 @@ class Widths:
     padded: list[tuple[FeedForward, int]]
 
 
-def width_settings(
-    anatomy: Anatomy, wanted: Mapping[str, int], occupied: set[tuple[str, str]]
-) -> Widths | str:
+def width_settings(anatomy: Anatomy, wanted: Mapping[str, int], occupied: set[tuple[str, str]]) -> Widths | str:
     """Return how the config says that FFNs have their new widths, or why it cannot.
 
     Args:
