@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-import torch
-
-import unipetl
-from laws.support import EACH_FAMILY, EXAMPLES, broken, explore, family_named, fresh, refused, tolerance
-from unipetl.folding import algebra, edits, live
-from unipetl.testing import SMALL, batch
+from laws.support import EACH_FAMILY, EXAMPLES, explore, tolerance
+from unipetl.testing import batch
 from unipetl.testing.laws import folds_and_unfolds
 
 

@@ -15,6 +15,8 @@ from unipetl.attaching.state import Record, State
 from unipetl.folding.linear import dequantised, why_unreadable
 from unipetl.folding.steps import Op, Order, Step
 from unipetl.folding.targets import Anatomy, Target, target_of
+from unipetl.forms import HeadAttention
+from unipetl.insertion import Sequential
 
 
 @dataclass(frozen=True)
@@ -162,10 +164,23 @@ def _conflicts(
     for chain in inputs(order):
         yield from _blocked_before(chain, reasons)
     for op, target in targets.items():
+        for other in order.ops:
+            if op not in reasons and other in reasons and _computes_with(other) == (target.module, op.representation):
+                yield op, f"{named(other)} computes with {target.module!r} as it was, and stays"
         if target.side == "units" and op not in reasons:
             why = _blocked_inside(anatomy, order, idle, op, reasons)
             if why is not None:
                 yield op, why
+
+
+def _computes_with(op: Op) -> tuple[str, str] | None:
+    """Return the module of the model that a change calls by itself, and the representation that would change it."""
+    site, one = op.placement.site, op.placement.modification
+    if isinstance(one.form, HeadAttention) and one.form.layer_norm == "in" and site.query is not None:
+        return site.query.module, "attention.query"
+    if isinstance(one.insertion, Sequential) and one.insertion.reads == "normed" and site.norm_after is not None:
+        return site.norm_after, "block"
+    return None
 
 
 def _blocked_after(chain: Sequence[Step], reasons: dict[Op, str]) -> Iterable[tuple[Op, str]]:

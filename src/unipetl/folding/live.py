@@ -15,7 +15,7 @@ from torch import nn
 from unipetl.architectures import Architecture
 from unipetl.attaching.build import hang, unhang
 from unipetl.attaching.install import install, uninstall
-from unipetl.attaching.state import Record, State, own_parameters, state_of
+from unipetl.attaching.state import CHILD, Holder, Record, State, own_parameters, state_of
 from unipetl.errors import FoldError
 from unipetl.folding.algebra import require_finite
 from unipetl.folding.decide import Decision, decide
@@ -40,8 +40,16 @@ class _Fold:
 
     state: State
     flags: dict[str, bool]
+    places: list[tuple[nn.Module, Holder, dict[str, nn.Module | None]]]
     undo: list[Edit] = field(default_factory=list)
     left: list[Record] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, model: nn.Module, state: State) -> _Fold:
+        """Remember where attachments hang, and the flags of the model's own parameters."""
+        found = [(module, module._modules.get(CHILD)) for module in model.modules()]
+        places = [(module, one, dict(one._modules)) for module, one in found if isinstance(one, Holder)]
+        return cls(state, {name: p.requires_grad for name, p in own_parameters(model).items()}, places)
 
 
 def examine(
@@ -103,8 +111,7 @@ def fold(
     work = _decide(model, names, dequantize=dequantize, architecture=architecture)
     _refuse_rest(work, partial=partial)
     _refuse_not_finite(model, work)
-    own = own_parameters(model)
-    this = _Fold(work.state, {name: parameter.requires_grad for name, parameter in own.items()})
+    this = _Fold.begin(model, work.state)
     try:
         uninstall(model)
         for record in work.chosen:
@@ -307,8 +314,9 @@ def _restore(model: nn.Module, fold: _Fold) -> None:
     model.__dict__[STATE] = fold.state
     for record in fold.state.records.values():
         unhang(model, record)
-    for record in fold.state.records.values():
-        hang(model, record.plan, record)
+    for module, holder, children in fold.places:
+        holder._modules = dict(children)
+        module._modules[CHILD] = holder
     for name, parameter in own_parameters(model).items():
         parameter.requires_grad_(fold.flags[name])
     install(model, fold.state)
