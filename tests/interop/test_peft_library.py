@@ -34,7 +34,8 @@ TASKS = {
 }  # fmt: skip
 PROJECTIONS = {
     "bert": ["query", "value", "intermediate.dense", "attention.output.dense"], "roberta": ["query", "value"],
-    "distilbert": ["q_lin", "lin1", "lin2"], "bart": ["q_proj", "v_proj", "fc1", "fc2"], "mbart": ["k_proj", "out_proj"],
+    "distilbert": ["q_lin", "lin1", "lin2"], "bart": ["q_proj", "v_proj", "fc1", "fc2"],
+    "mbart": ["k_proj", "out_proj"],
     "marian": ["q_proj", "fc2"], "t5": ["q", "v", "wi", "wo"], "t5_gated": ["q", "o", "wi_0", "wi_1", "wo"],
     "gpt2": ["c_attn", "mlp.c_proj", "c_fc"], "llama": ["q_proj", "v_proj", "gate_proj", "down_proj"],
     "qwen3": ["q_proj", "k_proj", "o_proj"],
@@ -141,12 +142,17 @@ def test_what_we_write_computes_the_same_there_and_comes_back(family: str, name:
     try:
         exchange.export(model, tmp_path)
     except unipetl.errors.InteropError as error:
-        assert name.startswith(("prefix", "prompt", "head")), error  # refused, and the formats say why
+        if not name.startswith(("prefix", "prompt")):
+            raise
         pytest.skip(str(error))
     call = batch(base)
     wanted = outputs(model, call)
     tolerance = 1e-5 if family in ("llama", "qwen3") else 1e-9
-    close(outputs(loaded_by_peft(copy.deepcopy(base), tmp_path), call), wanted, "read by PEFT", tolerance)
+    if name == "prompt":  # PEFT keeps prompts in float32, and returns results for them too
+        tolerance, read = 1e-5, outputs(loaded_by_peft(copy.deepcopy(base), tmp_path), call)
+        close(read[:, -wanted.shape[1] :], wanted, "read by PEFT", tolerance)
+    else:
+        close(outputs(loaded_by_peft(copy.deepcopy(base), tmp_path), call), wanted, "read by PEFT", tolerance)
     again = copy.deepcopy(base)
     exchange.load(again, tmp_path)
     close(outputs(again, call), wanted, "read back here", tolerance)
@@ -173,6 +179,9 @@ def test_their_prefix_with_absolute_positions_wants_positions(family: str, tmp_p
     first = 4 + (2 if family == "roberta" else 0)  # RoBERTa's positions begin at 2
     positions = torch.arange(first, first + call["input_ids"].shape[1])[None].expand(2, -1)
     close(outputs(base, {**call, "position_ids": positions}), wanted, "a prefix of PEFT's, with moved positions")
+    exchange.export(base, tmp_path / "again", shift_positions=True)
+    again = loaded_by_peft(build(family, dtype=torch.float64), tmp_path / "again")
+    close(outputs(again, call), wanted, "and written for PEFT again", 1e-5)
 
 
 @pytest.mark.parametrize("family", ["llama", "t5", "t5_gated"])
@@ -198,7 +207,10 @@ IA3 = {
 def test_their_ia3_computes_the_same_here(family: str, tmp_path: Any) -> None:
     targets, feed_forward = IA3[family]
     config = peft.IA3Config(
-        target_modules=targets, feedforward_modules=feed_forward, task_type=TASKS[family], fan_in_fan_out=family in CONV1D
+        target_modules=targets,
+        feedforward_modules=feed_forward,
+        task_type=TASKS[family],
+        fan_in_fan_out=family in CONV1D,
     )
     model, base = theirs(family, config, tmp_path)
     wanted = outputs(model, batch(base))

@@ -99,19 +99,22 @@ def write(record: Record, places: Places) -> tuple[dict[str, Any], dict[str, Ten
     if both:
         raise InteropError(f"PEFT has one vector for each module, and {both[0]!r} is rescaled on both sides.")
     targets = {**results, **arguments}
+    inner = _feed_forward_names(places, arguments, results)
+    names = sorted({*(short_names(places.model, results) if results else ()), *inner})
     config: dict[str, Any] = {
-        "peft_type": "IA3", "target_modules": short_names(places.model, targets),
-        "feedforward_modules": _feed_forward_names(arguments, results), "init_ia3_weights": True,
+        "peft_type": "IA3", "target_modules": names, "feedforward_modules": inner, "init_ia3_weights": True,
         "fan_in_fan_out": places.fan_in_fan_out(targets),
     }  # fmt: skip
     return config, {f"{PREFIX}{path}{_ENDING}": value for path, value in targets.items()}, set(targets)
 
 
-def _feed_forward_names(arguments: dict[str, Tensor], results: dict[str, Tensor]) -> list[str]:
+def _feed_forward_names(places: Places, arguments: dict[str, Tensor], results: dict[str, Tensor]) -> list[str]:
     """PEFT compares the ends of paths, letter by letter; a full path is its own end."""
-    short = sorted({path.rpartition(".")[2] for path in arguments})
-    ends = any(path.endswith(one) for one in short for path in results)
-    found = sorted(arguments) if ends else short
+    if not arguments:
+        return []
+    found = short_names(places.model, arguments)
+    if any(path.endswith(one) for one in found for path in results):
+        found = sorted(arguments)
     wrong = [path for path in results if any(path.endswith(one) for one in found)]
     if wrong:
         raise InteropError(f"PEFT would take {wrong[0]!r} for a feed-forward module: it compares the ends of paths.")

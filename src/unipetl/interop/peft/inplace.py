@@ -42,13 +42,13 @@ def read_own(places: Places, tensors: Mapping[str, Tensor], prefix: str = PREFIX
     Raises:
         InteropError: a parameter is not in this model, or the parameters are no groups of ours.
     """
-    own = own_parameters(places.model)
+    own = _with_tied(places.model)
     values: dict[str, Tensor] = {}
     for key, value in tensors.items():
         if not key.startswith(prefix):
             raise InteropError(f"tensor {key!r} belongs to nothing that unipetl knows of this format.")
         path, _, last = key.removeprefix(prefix).replace(".base_layer.", ".").rpartition(".")
-        if path.endswith((".original_module", ".modules_to_save")):
+        if {"original_module", "modules_to_save"} & set(path.split(".")):
             continue  # PEFT's copies of what stands in the file under its own name
         name = f"{places.module(path)}.{last}"
         if name not in own or own[name].shape != value.shape:
@@ -60,6 +60,12 @@ def read_own(places: Places, tensors: Mapping[str, Tensor], prefix: str = PREFIX
         return Own((), False, {})
     groups, train_head, trained = _groups(places.model, changed)
     return Own(groups, train_head, {name: value for name, value in values.items() if name in trained})
+
+
+def _with_tied(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the model's own parameters under all their names: a tied head has one of its own."""
+    every = model.named_parameters(remove_duplicate=False)
+    return {name: parameter for name, parameter in every if CHILD not in name.split(".")}
 
 
 def _groups(model: nn.Module, wanted: Collection[str]) -> tuple[tuple[Trained, ...], bool, set[str]]:
@@ -118,7 +124,7 @@ def write_own(
     heads = [
         path
         for path, module in model.named_modules()
-        if path.rpartition(".")[2] in OWN_HEADS.get(task or "", ()) and next(module.parameters(), None) is not None
+        if path.endswith(OWN_HEADS.get(task or "", ())) and next(module.parameters(), None) is not None
     ]
     modules = sorted({*modules, *(path for path in heads if not any(path.startswith(f"{m}.") for m in modules))})
     refuse_wrong_ends(model, modules)

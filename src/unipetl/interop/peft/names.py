@@ -35,7 +35,7 @@ _TASKS = {
     "ForConditionalGeneration": "SEQ_2_SEQ_LM",
     "MTModel": "SEQ_2_SEQ_LM",
 }
-#: The modules that PEFT trains and saves by itself for a task, by the last part of their name.
+#: The modules that PEFT trains and saves by itself for a task, by the end of their path (letter by letter).
 OWN_HEADS = {
     "SEQ_CLS": ("classifier", "score"),
     "TOKEN_CLS": ("classifier", "score"),
