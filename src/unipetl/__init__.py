@@ -33,6 +33,7 @@ _HOMES = {
     "Prompt": "unipetl.forms",
     "Rescale": "unipetl.forms",
     "activate": "unipetl.attaching",
+    "arithmetic": "unipetl.arithmetic",
     "attach": "unipetl.attaching",
     "attachments": "unipetl.attaching",
     "catalogue": "unipetl.catalogue",
@@ -53,7 +54,7 @@ _HOMES = {
 __all__ = sorted(_HOMES)  # noqa: PLE0605
 
 if TYPE_CHECKING:
-    from unipetl import catalogue, errors, experiment, interop, testing
+    from unipetl import arithmetic, catalogue, errors, experiment, interop, testing
     from unipetl.accounting import summary
     from unipetl.attaching import Attachment, activate, attach, attachments, detach
     from unipetl.folding import fold, unfold

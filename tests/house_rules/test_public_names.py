@@ -34,6 +34,7 @@ PUBLIC = {
     # no cost at inference
     "fold",
     "unfold",
+    "arithmetic",
     # files
     "save",
     "load",
