@@ -44,7 +44,7 @@ def test_the_nearest_matrix_of_a_rank_and_its_error(rank):
         u, values, v = torch.linalg.svd(dense)
         size = min(rank, 5)
         close(after[place], u[:, :size] * values[:size] @ v[:size], place)
-        error = float(((after[place] - dense).norm() / dense.norm()))
+        error = float((after[place] - dense).norm() / dense.norm())
         reported = next(value for name, value in found.errors.items() if name.startswith(f"{place} "))
         assert reported == pytest.approx(error, abs=1e-9)
     assert (max(found.errors.values()) < 1e-9) is (rank >= 5)

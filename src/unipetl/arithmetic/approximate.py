@@ -131,8 +131,8 @@ def _merged(terms: Sequence[Term], merge: _Merge, rank: int | None, law: str) ->
         if not isinstance(one.modification.form, LowRank):
             raise CombinationError(
                 f"{named(one)}: hidden units and learned keys have no order that two attachments share, so their "
-                "values cannot be compared one by one. TIES and DARE are for low-rank changes, factors and parameters of the "
-                "model; average() is exact for the others."
+                "values cannot be compared one by one. TIES and DARE are for low-rank changes, factors and "
+                "parameters of the model; average() is exact for the others."
             )
         wholes = [scaled(part, 1.0) for part in same]
         ranks = [part.places[site]["down"].shape[0] for part in wholes for site in list(part.places)[:1]]

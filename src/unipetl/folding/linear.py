@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from unipetl.architectures import Port
 from unipetl.errors import FoldError
 from unipetl.folding.edits import Edit, SetAttribute, SetModule, SetParameter
 
@@ -25,10 +26,6 @@ class Affine:
 
     weight: Tensor
     bias: Tensor | None
-
-    def shift(self, addend: Tensor) -> None:
-        """Add to the bias, which is made if there is none."""
-        self.bias = addend if self.bias is None else self.bias + addend
 
 
 def why_unreadable(module: nn.Module) -> str | None:
@@ -60,6 +57,13 @@ def read(module: nn.Module) -> Affine:
 def transposed(module: nn.Module) -> bool:
     """Return whether the module keeps W as (in, out), as transformers' Conv1D does."""
     return _sizes(module) == _SIZES[1]
+
+
+def rows(port: Port, features: int) -> Tensor:
+    """Return the rows of a module's W, of so many, that make the features a port selects."""
+    if port.columns is None:
+        return torch.arange(features)
+    return torch.arange(*port.columns)
 
 
 def write(model: nn.Module, path: str, affine: Affine) -> Iterator[Edit]:

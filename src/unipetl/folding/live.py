@@ -69,8 +69,7 @@ def examine(
     if work.decision.packed:
         return work.report(["the weights that must be made dense first have not been read"], [])
     rewriting = Rewriting(work.anatomy, work.decision, work.occupied())
-    rewriting.compute(work.order)
-    edits = rewriting.edits()
+    edits = rewriting.compute(work.order)
     return work.report([*rewriting.not_plain, *_broken_ties(model, rewriting), *work.others()], edits)
 
 
@@ -119,8 +118,7 @@ def fold(
         dense = [dequantised(model, path) for path in work.decision.packed]
         this.undo = apply_all(model, [edit for edit in dense if edit is not None])
         rewriting = Rewriting(work.anatomy, work.decision, work.occupied())
-        rewriting.compute(work.order)
-        edits = [*rewriting.edits(), *_untied(model, work)]
+        edits = [*rewriting.compute(work.order), *_untied(model, work)]
         not_plain = [*rewriting.not_plain, *_broken_ties(model, rewriting), *work.others()]
         if plain and not_plain:
             reasons = "; ".join(not_plain)
@@ -252,7 +250,7 @@ def _broken_ties(model: nn.Module, rewriting: Rewriting) -> list[str]:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
     found = []
-    for path in rewriting.affine:
+    for path in rewriting.modules():
         weight = model.get_submodule(path)._parameters["weight"]
         tied = [name for name in names.get(id(weight), []) if name != f"{path}.weight"]
         if tied:

@@ -5,7 +5,8 @@ For a linear module y = W x + b whose result is changed in steps, each step is, 
 .. math:: y \leftarrow l \odot y + U D\, y + U' D' x + c
 
 so W and b change in the same way; a step on its argument multiplies W from the right. Hidden units of an FFN
-are rows of its first projections and columns of its last.
+are rows of its first projections and columns of its last. One module is computed at a time, so that only one is
+ever held in full precision.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from unipetl.folding.linear import Affine
 from unipetl.folding.split import SplitActivation
 from unipetl.folding.steps import Op, Order, Step
 from unipetl.folding.targets import Anatomy
-from unipetl.folding.width import width_settings
+from unipetl.folding.width import Widths, width_settings
 from unipetl.planning.units import FeedForward
 
 
@@ -34,150 +35,81 @@ class Rewriting:
     """The new weights of one fold.
 
     Attributes:
-        affine: path of a linear module -> its new map.
-        norms: path of a layer norm -> the factors on its result.
-        units: up-projection of an FFN -> the FFN and its new hidden units.
         occupied: ends of modules whose width a change that stays relies on.
+        results, arguments: path of a linear module -> the steps that change its result, or its argument.
+        norms: path of a layer norm -> the steps on its result.
+        units: up-projection of an FFN -> the FFN and its new hidden units.
+        padded: path of a projection of an FFN -> the number of units it gets in all.
         not_plain: why the result is not a plain model of its class, if it is not.
     """
 
     anatomy: Anatomy
     decision: Decision
     occupied: set[tuple[str, str]]
-    affine: dict[str, Affine] = field(default_factory=dict)
-    norms: dict[str, Tensor] = field(default_factory=dict)
+    results: dict[str, list[Step]] = field(default_factory=dict)
+    arguments: dict[str, list[Step]] = field(default_factory=dict)
+    norms: dict[str, list[Step]] = field(default_factory=dict)
     units: dict[str, tuple[FeedForward, list[Units]]] = field(default_factory=dict)
-    activations: dict[str, SplitActivation] = field(default_factory=dict)
-    settings: list[SetConfig] = field(default_factory=list)
+    padded: dict[str, int] = field(default_factory=dict)
     not_plain: list[str] = field(default_factory=list)
+    _of: dict[Op, Units] = field(default_factory=dict)
+    _settings: list[SetConfig] = field(default_factory=list)
 
-    def compute(self, order: Order) -> None:
-        """Compute every new weight."""
+    def compute(self, order: Order) -> list[Edit]:
+        """Return everything that changes in the model."""
+        self._sort(order)
+        if self.units and not self.not_plain:
+            self._settle_widths()
+        edits: list[Edit] = []
+        for path in self.modules():
+            edits += self._linear(path)
+        for path, steps in self.norms.items():
+            edits += self._norm(path, steps)
+        edits += self._activations()
+        return edits if self.not_plain else [*edits, *self._settings]
+
+    def modules(self) -> list[str]:
+        """Return the paths of the linear modules that change."""
+        ends = [path for ffn, _ in self.units.values() for path in _projections(ffn)]
+        return list(dict.fromkeys([*self.results, *self.arguments, *ends, *self.padded]))
+
+    def _sort(self, order: Order) -> None:
+        """Find the steps of every module, and make the hidden units."""
         for chain in chains(self.anatomy, order):
             for step in chain:
-                self._result_step(step)
+                for target in dict.fromkeys(self.decision.targets[op] for op in self._folding(step)):
+                    where = self.norms if target.side == "norm" else self.results
+                    steps = where.setdefault(target.module, [])
+                    if step not in steps:
+                        steps.append(step)
+                for op in self._folding(step):
+                    if self.decision.targets[op].side == "units":
+                        self._make_units(op)
         for chain in inputs(order):
             for step in reversed(chain):
-                self._argument_step(step)
-        for ffn, units in self.units.values():
-            self._widen(ffn, units)
-        if self.units:
-            self._settle_widths()
-
-    def edits(self) -> list[Edit]:
-        """Return everything that changes in the model."""
-        model = self.anatomy.model
-        found: list[Edit] = []
-        for path, affine in self.affine.items():
-            had = model.get_submodule(path)._parameters.get("bias") is not None
-            if affine.bias is not None and not had:
-                self.not_plain.append(f"{path!r} gets a bias, which models of this class do not have there")
-            found += linear.write(model, path, affine)
-        for path, factors in self.norms.items():
-            module = model.get_submodule(path)
-            for name, old in module._parameters.items():
-                if old is not None:
-                    values = old.detach().to(factors.dtype) * factors
-                    found.append(SetParameter(f"{path}.{name}", linear.parameter(values, old, path)))
-        found += [SetModule(path, module) for path, module in self.activations.items()]
-        if self.not_plain:
-            return found
-        return [*found, *self.settings]
-
-    def _map(self, path: str) -> Affine:
-        if path not in self.affine:
-            self.affine[path] = linear.read(self.anatomy.model.get_submodule(path))
-        return self.affine[path]
+                if self._folding(step):
+                    self.arguments.setdefault(step.port.module, []).append(step)
 
     def _folding(self, step: Step) -> list[Op]:
         return [op for op in step.ops if op in self.decision.targets]
 
-    def _result_step(self, step: Step) -> None:
-        ops = self._folding(step)
-        if not ops:
-            return
-        target = self.decision.targets[ops[0]]
-        if target.side == "norm":
-            self._rescale_norm(target.module, ops)
-            return
-        affine = self._map(target.module)
-        rows = _rows(step.port, affine.weight.shape[0], affine.weight.device)
-        before = affine.weight[rows]
-        bias = None if affine.bias is None else affine.bias[rows]
-        weight, shift = before.clone(), None if bias is None else bias.clone()
-        for op in ops:
-            if op.kind == "factor":
-                factors = factors_of(op, before)
-                weight = weight * factors[:, None]
-                shift = None if shift is None else shift * factors
-        for op in ops:
-            if op.kind == "factor":
-                continue
-            if self.decision.targets[op].side == "units":
-                ffn = self.anatomy.feed_forward(op.placement.site)
-                assert not isinstance(ffn, str)
-                units = self._as_the_ffn_has_them(op, ffn, units_of(op, before))
-                self.units.setdefault(ffn.up, (ffn, []))[1].append(units)
-                # columns of the last projection: later steps of the chain change them with the rest
-                weight = torch.cat([weight, units.up], dim=1)
-                shift = _sum(shift, units.constant)
-                continue
-            change = linear_of(op, before)
-            if op.reads_h:
-                addend = change.up @ (change.down @ before)
-                constant = None if bias is None else change.up @ (change.down @ bias)
-                shift = _sum(_sum(shift, constant), change.constant)
-            else:
-                addend = change.up @ change.down
-                shift = _sum(shift, change.constant)
-            weight[:, : addend.shape[1]] += addend
-        self._put(affine, rows, weight, shift)
-
-    def _put(self, affine: Affine, rows: Tensor | slice, weight: Tensor, shift: Tensor | None) -> None:
-        if isinstance(rows, slice):
-            affine.weight, affine.bias = weight, shift
-            return
-        affine.weight = affine.weight.clone()
-        affine.weight[rows] = weight
-        if shift is not None:
-            whole = affine.weight.new_zeros(affine.weight.shape[0]) if affine.bias is None else affine.bias.clone()
-            whole[rows] = shift
-            affine.bias = whole
-
-    def _rescale_norm(self, path: str, ops: Sequence[Op]) -> None:
-        weight = self.anatomy.model.get_submodule(path)._parameters["weight"]
+    def _make_units(self, op: Op) -> None:
+        ffn = self.anatomy.feed_forward(op.placement.site)
+        assert not isinstance(ffn, str)
+        weight = self.anatomy.model.get_submodule(ffn.down)._parameters["weight"]
         assert weight is not None
-        like = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
-        for op in ops:
-            self.norms[path] = self.norms.get(path, torch.ones_like(like)) * factors_of(op, like)
+        like = torch.empty(0, dtype=torch.promote_types(weight.dtype, torch.float32), device=weight.device)
+        units = self._as_the_ffn_has_them(op, ffn, units_of(op, like))
+        self._of[op] = units
+        self.units.setdefault(ffn.up, (ffn, []))[1].append(units)
+        for path, biases in self._new_biases(ffn, units):
+            module = self.anatomy.model.get_submodule(path)
+            if any(bias is not None for bias in biases) and module._parameters.get("bias") is None:
+                self._say_bias(path)
 
-    def _argument_step(self, step: Step) -> None:
-        ops = self._folding(step)
-        if not ops:
-            return
-        affine = self._map(step.port.module)
-        width = ops[0].placement.site.value
-        own = self._own_width(width, affine)
-        weight, rest = affine.weight[:, :own], affine.weight[:, own:]
-        result = weight.clone()
-        for op in ops:
-            if op.kind == "factor":
-                result = result * factors_of(op, weight)[None, :]
-        for op in ops:
-            if op.kind == "factor":
-                continue
-            change = linear_of(op, weight)
-            result = result + (weight @ change.up) @ change.down
-            if change.constant is not None:
-                affine.shift(weight @ change.constant)
-        affine.weight = torch.cat([result, rest], dim=1)
-
-    def _own_width(self, port: Port, affine: Affine) -> int:
-        """The number of the module's own columns: those of new hidden units stand behind them."""
-        added = sum(
-            units.up.shape[1] for ffn, found in self.units.values() if ffn.down == port.module for units in found
-        )
-        return affine.weight.shape[1] - added
+    def _new_biases(self, ffn: FeedForward, units: Units) -> list[tuple[str, list[Tensor | None]]]:
+        gate = [] if ffn.gate is None else [(ffn.gate, [units.gate_bias])]
+        return [(ffn.up, [units.down_bias]), *gate, (ffn.down, [units.constant])]
 
     def _as_the_ffn_has_them(self, op: Op, ffn: FeedForward, units: Units) -> Units:
         """Return the units as units of the FFN's own kind where that can be; where not, the model is not plain."""
@@ -190,40 +122,127 @@ class Rewriting:
             )
         return gated(units, units.activation) if ffn.gate is not None and units.gate is None else units
 
-    def _widen(self, ffn: FeedForward, units: Sequence[Units]) -> None:
-        counts = [one.down.shape[0] for one in units]
-        self._append(ffn.up, [one.down for one in units], [one.down_bias for one in units], counts)
-        if ffn.gate is not None:
-            gates = [one.gate for one in units if one.gate is not None]
-            self._append(ffn.gate, gates, [one.gate_bias for one in units], counts)
-        if any(one.activation != ffn.activation for one in units):
-            parts = [(ffn.width, ""), *((n, one.activation) for n, one in zip(counts, units, strict=True))]
-            own = self.anatomy.model.get_submodule(ffn.activation_path)
-            self.activations[ffn.activation_path] = SplitActivation(own, parts)
-
-    def _append(self, path: str, rows: Sequence[Tensor], biases: Sequence[Tensor | None], counts: list[int]) -> None:
-        affine = self._map(path)
-        own = affine.weight.shape[0]
-        affine.bias = joined([affine.bias, *biases], [own, *counts], affine.weight)
-        affine.weight = torch.cat([affine.weight, *rows])
+    def _say_bias(self, path: str) -> None:
+        self.not_plain.append(f"{path!r} gets a bias, which models of this class do not have there")
 
     def _settle_widths(self) -> None:
         """Make the FFNs equally wide, with units that do nothing, and let the config say how wide."""
-        if self.not_plain:
-            return
-        wanted = {ffn.up: self.affine[ffn.up].weight.shape[0] for ffn, _ in self.units.values()}
+        wanted = {up: ffn.width + sum(one.down.shape[0] for one in units) for up, (ffn, units) in self.units.items()}
         found = width_settings(self.anatomy, wanted, self.occupied)
-        if isinstance(found, str):
+        if not isinstance(found, Widths):
             self.not_plain.append(found)
             return
-        self.settings = found.settings
+        self._settings = found.settings
         for ffn, width in found.padded:
-            for path in (ffn.up, *([ffn.gate] if ffn.gate else [])):
-                affine = self._map(path)
-                affine.weight = _zeros_after(affine.weight, width, dim=0)
-                affine.bias = None if affine.bias is None else _zeros_after(affine.bias, width, dim=0)
-            down = self._map(ffn.down)
-            down.weight = _zeros_after(down.weight, width, dim=1)
+            self.padded |= dict.fromkeys(_projections(ffn), width)
+
+    def _linear(self, path: str) -> list[Edit]:
+        """Return the edits of one linear module."""
+        module = self.anatomy.model.get_submodule(path)
+        affine = linear.read(module)
+        inner = affine.weight.shape[1]
+        for step in self.results.get(path, ()):
+            self._change_result(affine, step)
+        for step in self.arguments.get(path, ()):
+            self._change_argument(affine, step, inner)
+        for ffn, units in self.units.values():
+            if path == ffn.up:
+                _append(affine, [one.down for one in units], [one.down_bias for one in units])
+            elif path == ffn.gate:
+                _append(affine, [one.gate for one in units if one.gate is not None], [one.gate_bias for one in units])
+        if path in self.padded:
+            self._pad(path, affine)
+        if affine.bias is not None and module._parameters.get("bias") is None:
+            self._say_bias(path)
+        return list(linear.write(self.anatomy.model, path, affine))
+
+    def _change_result(self, affine: Affine, step: Step) -> None:
+        rows = linear.rows(step.port, affine.weight.shape[0]).to(affine.weight.device)
+        before = affine.weight[rows]
+        bias = None if affine.bias is None else affine.bias[rows]
+        weight, shift = before.clone(), None if bias is None else bias.clone()
+        ops = self._folding(step)
+        for op in ops:
+            if op.kind == "factor":
+                factors = factors_of(op, before)
+                weight = weight * factors[:, None]
+                shift = None if shift is None else shift * factors
+        for op in ops:
+            if op in self._of:  # columns of the last projection: later steps change them with the rest
+                weight = torch.cat([weight, self._of[op].up], dim=1)
+                shift = _sum(shift, self._of[op].constant)
+            elif op.kind != "factor":
+                change = linear_of(op, before)
+                addend = change.up @ (change.down @ before if op.reads_h else change.down)
+                weight[:, : addend.shape[1]] += addend
+                if op.reads_h and bias is not None:
+                    shift = _sum(shift, change.up @ (change.down @ bias))
+                shift = _sum(shift, change.constant)
+        if len(rows) == affine.weight.shape[0] and step.port.columns is None:
+            affine.weight, affine.bias = weight, shift
+            return
+        affine.weight = affine.weight.index_copy(0, rows, weight)
+        if shift is not None:
+            whole = affine.weight.new_zeros(affine.weight.shape[0]) if affine.bias is None else affine.bias
+            affine.bias = whole.index_copy(0, rows, shift)
+
+    def _change_argument(self, affine: Affine, step: Step, inner: int) -> None:
+        """Change the first ``inner`` columns: those of new hidden units stand behind them."""
+        ops = self._folding(step)
+        weight, rest = affine.weight[:, :inner], affine.weight[:, inner:]
+        result = weight.clone()
+        for op in ops:
+            if op.kind == "factor":
+                result = result * factors_of(op, weight)[None, :]
+        for op in ops:
+            if op.kind != "factor":
+                change = linear_of(op, weight)
+                result = result + (weight @ change.up) @ change.down
+                if change.constant is not None:
+                    affine.bias = _sum(affine.bias, weight @ change.constant)
+        affine.weight = torch.cat([result, rest], dim=1)
+
+    def _pad(self, path: str, affine: Affine) -> None:
+        """Add hidden units whose weights are 0."""
+        width = self.padded[path]
+        is_last = any(port.module == path for port in self._last_projections())
+        affine.weight = _zeros_after(affine.weight, width, dim=1 if is_last else 0)
+        if affine.bias is not None and not is_last:
+            affine.bias = _zeros_after(affine.bias, width, dim=0)
+
+    def _last_projections(self) -> list[Port]:
+        return [site.value for site in self.anatomy.sites if site.representation == "ffn.down"]
+
+    def _norm(self, path: str, steps: Sequence[Step]) -> list[Edit]:
+        edits: list[Edit] = []
+        ops = [op for step in steps for op in self._folding(step)]
+        for name, old in self.anatomy.model.get_submodule(path)._parameters.items():
+            if old is not None:
+                values = old.detach().to(torch.promote_types(old.dtype, torch.float32))
+                for op in ops:
+                    values = values * factors_of(op, values)
+                edits.append(SetParameter(f"{path}.{name}", linear.parameter(values, old, path)))
+        return edits
+
+    def _activations(self) -> list[Edit]:
+        edits: list[Edit] = []
+        for ffn, units in self.units.values():
+            if any(one.activation != ffn.activation for one in units):
+                parts = [(ffn.width, ""), *((one.down.shape[0], one.activation) for one in units)]
+                own = self.anatomy.model.get_submodule(ffn.activation_path)
+                edits.append(SetModule(ffn.activation_path, SplitActivation(own, parts).train(own.training)))
+        return edits
+
+
+def _projections(ffn: FeedForward) -> tuple[str, ...]:
+    return (ffn.up, *([ffn.gate] if ffn.gate else []), ffn.down)
+
+
+def _append(affine: Affine, rows: Sequence[Tensor], biases: Sequence[Tensor | None]) -> None:
+    """Add rows to a first projection, with their biases."""
+    counts = [affine.weight.shape[0], *(one.shape[0] for one in rows)]
+    affine.bias = joined([affine.bias, *biases], counts, affine.weight)
+    affine.weight = torch.cat([affine.weight, *rows])
 
 
 def _zeros_after(values: Tensor, size: int, *, dim: int) -> Tensor:
@@ -236,10 +255,3 @@ def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     if first is None or second is None:
         return second if first is None else first
     return first + second
-
-
-def _rows(port: Port, features: int, device: torch.device) -> Tensor | slice:
-    """Return the rows of a module's W that make the features a port selects."""
-    if port.columns is None or port.columns == (0, features):
-        return slice(None)
-    return torch.arange(*port.columns, device=device)

@@ -97,7 +97,7 @@ def _ends_in(module: nn.Module, linear: nn.Module) -> bool:
     if weight is None or not width:
         return False
     handle = linear.register_forward_hook(lambda _module, _args, output: seen.append(output))
-    before = module.training
+    modes = [(one, one.training) for one in module.modules()]
     try:
         module.eval()
         with torch.no_grad():
@@ -108,7 +108,8 @@ def _ends_in(module: nn.Module, linear: nn.Module) -> bool:
         return False
     finally:
         handle.remove()
-        module.train(before)
+        for one, training in modes:
+            one.training = training
     result = result[0] if isinstance(result, tuple) else result
     return bool(seen) and isinstance(result, torch.Tensor) and torch.equal(result, seen[-1])
 
@@ -175,11 +176,12 @@ def _affine_only(op: Op) -> str | None:
 def _as_units(op: Op, anatomy: Anatomy) -> Target | str:
     site, insertion = op.placement.site, op.placement.modification.insertion
     assert isinstance(insertion, Parallel)
-    reads = site.residual if insertion.reads == "residual" else site.normed
     ffn = anatomy.feed_forward(site)
     if isinstance(ffn, str):
         return ffn
-    if reads != Port(ffn.up, "input"):
+    if ffn.fused is not None:
+        return f"{ffn.fused!r} computes several projections in one, and cannot be widened"
+    if insertion.reads == "residual" and site.residual != site.normed:
         return "it reads the residual stream before the norm, and the FFN's units read it after"
     if op.kind == "factor":
         return "a factor does not read the FFN's input"

@@ -27,6 +27,7 @@ class FeedForward:
         activation_path: the module that computes σ.
         activation: its name among the bottleneck's, or None where it is none of them.
         width: the number of hidden units.
+        fused: a module that is several of the projections at once, or None.
         biases: whether ``up``, ``gate`` (if there is one) and ``down`` have biases.
     """
 
@@ -36,6 +37,7 @@ class FeedForward:
     activation_path: str
     activation: Activation | None
     width: int
+    fused: str | None
     biases: tuple[bool, ...]
 
 
@@ -53,9 +55,7 @@ def feed_forward_at(model: nn.Module, site: Site, sites: Sequence[Site]) -> Feed
     up, down, gate = inside.get("ffn.up"), inside.get("ffn.down"), inside.get("ffn.gate")
     if up is None or down is None:
         raise PlanError(f"layer {site.layer} of the {site.stack.stack} has no FFN of two projections.")
-    fused = [one for one in (up, down, gate) if one is not None and one.value.columns is not None]
-    if fused:
-        raise PlanError(f"{fused[0].value.module!r} computes several projections in one, and cannot be widened.")
+    fused = [one.value.module for one in (up, down, gate) if one is not None and one.value.columns is not None]
     path = _activation_path(model, up.value.module)
     paths = [one.value.module for one in (up, gate, down) if one is not None]
     shape = up.shape
@@ -66,6 +66,7 @@ def feed_forward_at(model: nn.Module, site: Site, sites: Sequence[Site]) -> Feed
         activation_path=path,
         activation=activation_name(model.get_submodule(path)),
         width=int(getattr(shape, "out_features", 0)),
+        fused=fused[0] if fused else None,
         biases=tuple(getattr(model.get_submodule(one), "bias", None) is not None for one in paths),
     )
 

@@ -10,12 +10,13 @@ from torch import Tensor
 from unipetl.attaching.state import Record
 from unipetl.composition import Multiply
 from unipetl.errors import InteropError
+from unipetl.folding.linear import rows
 from unipetl.forms import Rescale
 from unipetl.forms.rescale import RescaleDelta
 from unipetl.insertion import Sequential
 from unipetl.interop.peft.files import Folder
 from unipetl.interop.peft.lora import Wanted
-from unipetl.interop.peft.names import PREFIX, Places, features_of, matches, modifications_of, rows, short_names
+from unipetl.interop.peft.names import PREFIX, Places, features_of, matches, modifications_of, short_names
 from unipetl.method import Modification
 
 _ENDING = ".ia3_l"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from unipetl.attaching.state import Record
 from unipetl.composition import Add
 from unipetl.errors import InteropError
+from unipetl.folding.linear import rows
 from unipetl.folding.steps import Op
 from unipetl.forms import Bottleneck, LowRank
 from unipetl.forms.bottleneck import BottleneckDelta
@@ -31,7 +32,6 @@ from unipetl.interop.peft.names import (
     matches,
     modifications_of,
     pattern_value,
-    rows,
     short_names,
 )
 from unipetl.method import Modification

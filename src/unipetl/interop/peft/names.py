@@ -10,10 +10,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from unipetl.architectures import Port, Site
+from unipetl.architectures import Site
 from unipetl.errors import InteropError, nearest
 from unipetl.folding.linear import transposed
 from unipetl.method import Modification
@@ -81,11 +80,6 @@ class Places:
     def fan_in_fan_out(self, paths: Iterable[str]) -> bool:
         """Return whether the projections keep their weights transposed, as transformers' Conv1D does."""
         return any(transposed(self.model.get_submodule(path)) for path in paths)
-
-
-def rows(port: Port, features: int) -> Tensor:
-    """Return the indices of the features of a module's result that a port selects."""
-    return torch.arange(features) if port.columns is None else torch.arange(*port.columns)
 
 
 def features_of(model: nn.Module, path: str) -> tuple[int, int]:
