@@ -107,7 +107,7 @@ def dequantised(model: nn.Module, path: str) -> Edit | None:
     """Return the edit that replaces a quantised linear module by a dense one of the same values, or None.
 
     It can be done where the module's weight says how (``dequantize()``): torch's quantised modules, torchao's
-    tensors and others that follow them. The dense weight is float32 where the module's own dtype is unknown.
+    tensors and others that follow them. The dense weight is in the dtype of its bias, or of the model.
     """
     module = model.get_submodule(path)
     weight = module._parameters.get("weight")
@@ -122,11 +122,17 @@ def dequantised(model: nn.Module, path: str) -> Edit | None:
         return None
     bias = getattr(module, "bias", None)
     bias = bias() if callable(bias) else bias
+    like = bias if bias is not None and bias.is_floating_point() else next(_floating(model), values)
+    values = values.to(like.dtype)
     dense = nn.Linear(values.shape[1], values.shape[0], bias=bias is not None, device="meta")
     dense.weight = nn.Parameter(values.clone(), requires_grad=False)
     if bias is not None:
         dense.bias = nn.Parameter(bias.detach().to(values.dtype).clone(), requires_grad=False)
     return SetModule(path, dense.train(module.training))
+
+
+def _floating(model: nn.Module) -> Iterator[Tensor]:
+    return (one for one in model.parameters() if one.is_floating_point())
 
 
 def _sizes(module: nn.Module) -> tuple[str, str] | None:

@@ -158,8 +158,10 @@ def _refuse_incomplete(folder: Folder, places: Places, pairs: Mapping[str, Mappi
     excluded = folder.config.get("exclude_modules") or []
     layers = folder.config.get("layers_to_transform")
     wanted = {path for path in places.results if matches(targets, path) and not (excluded and matches(excluded, path))}
+    if layers is not None:
+        wanted = {path for path in wanted if _layer(path) in ([layers] if isinstance(layers, int) else layers)}
     found = {places.module(path) for path in pairs}
-    missing = sorted(wanted - found) if layers is None and not folder.config.get("layers_pattern") else []
+    missing = [] if folder.config.get("layers_pattern") else sorted(wanted - found)
     extra = sorted(path for path in found if not matches(targets, path) and not _renamed(pairs, path))
     if missing or extra:
         where = missing[0] if missing else extra[0]
@@ -167,6 +169,11 @@ def _refuse_incomplete(folder: Folder, places: Places, pairs: Mapping[str, Mappi
         raise InteropError(f"{str(folder.path)!r}: {where!r} {what}; the file does not fit its config or this model.")
     if not pairs:
         raise InteropError(f"{str(folder.path)!r} holds no LoRA.")
+
+
+def _layer(path: str) -> int | None:
+    """Return the first number in a path, which PEFT takes for the layer's."""
+    return next((int(part) for part in path.split(".") if part.isdigit()), None)
 
 
 def _renamed(pairs: Mapping[str, object], path: str) -> bool:
