@@ -8,9 +8,9 @@ nearest known one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from unipetl.errors import MethodError, nearest, unknown
 
@@ -30,10 +30,23 @@ class Axis(BaseModel):
         except ValidationError as error:
             raise MethodError(explain(error, f"{self.axis} {self.tag!r}", type(self))) from None
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[info.field_name].annotation if info.field_name else None
+        return value if bool in (annotation, *get_args(annotation)) else refuse_truth(value)
+
     def plain(self) -> Any:
         """Return the value as JSON-ready data: ``tag`` or ``{tag: {field: value}}``."""
         fields = self.model_dump(mode="json", exclude_defaults=True)
         return {self.tag: fields} if fields else self.tag
+
+
+def refuse_truth(value: Any) -> Any:
+    """Return ``value``, unless it is true or false, which Python and pydantic would count as 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("true and false are no value here")
+    return value
 
 
 A = TypeVar("A", bound=Axis)

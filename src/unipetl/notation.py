@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import ast
 import inspect
-from typing import Any
+import re
+from typing import Any, get_args, get_type_hints
 
 from unipetl import catalogue
 from unipetl.errors import MethodError, NotationError, unknown
 from unipetl.method import Method
+
+_DOTTED = re.compile(r"\w+(\.\w+)*")
 
 
 def parse(text: str | Method) -> Method:
@@ -48,6 +51,11 @@ def parse(text: str | Method) -> Method:
 
 
 def _read(node: ast.expr, text: str) -> Method:
+    if isinstance(node, (ast.Name, ast.Constant)) and ast.unparse(node).lower() == "none":
+        raise NotationError(
+            "method: 'none' is no method but the lack of one. For the model as it is (zero-shot) attach nothing; "
+            "recipes, comparison plans and `unipetl train` take 'none' for that."
+        )
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _read(node.left, text) + _read(node.right, text)
     if isinstance(node, ast.Name):
@@ -62,6 +70,8 @@ def _read(node: ast.expr, text: str) -> Method:
         for keyword in node.keywords:
             if keyword.arg is None:
                 raise NotationError("method: '**' is not part of the notation.")
+            if keyword.arg in settings:
+                raise NotationError(f"method {node.func.id!r}: {keyword.arg} is given twice.")
             settings[keyword.arg] = _literal(keyword.value, keyword.arg)
         return _call(node.func.id, settings)
     raise NotationError(
@@ -72,8 +82,10 @@ def _read(node: ast.expr, text: str) -> Method:
 def _literal(node: ast.expr, name: str) -> Any:
     if isinstance(node, ast.Name) and node.id.lower() in {"true", "false", "null", "none"}:
         return {"true": True, "false": False}.get(node.id.lower())
-    if isinstance(node, ast.Name):  # init=lora reads as init="lora"
-        return node.id
+    if isinstance(node, (ast.Name, ast.Attribute)) and _DOTTED.fullmatch(plain := ast.unparse(node)):
+        return plain  # init=lora reads as init="lora", at=ffn.up as at="ffn.up"
+    if isinstance(node, ast.List):
+        return [_literal(one, name) for one in node.elts]
     try:
         return ast.literal_eval(node)
     except ValueError:
@@ -87,10 +99,14 @@ def _first_setting(name: str) -> str:
 
 def _call(name: str, settings: dict[str, Any]) -> Method:
     entry = catalogue.find(name)
-    known = inspect.signature(entry.build).parameters
-    for setting in settings:
+    known = get_type_hints(entry.build)
+    del known["return"]
+    for setting, value in settings.items():
         if setting not in known:
-            raise NotationError(f"method {name!r}: " + unknown("setting", setting, known))
+            wrong = unknown("setting", setting, known) if known else f"it has no settings; found {setting!r}."
+            raise NotationError(f"method {name!r}: {wrong}")
+        if isinstance(value, bool) and bool not in (known[setting], *get_args(known[setting])):
+            raise NotationError(f"method {name!r}: {setting}: true and false are no value here (found {value}).")
     try:
         return entry.build(**settings)
     except MethodError as error:

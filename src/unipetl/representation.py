@@ -6,14 +6,14 @@ transformer layer has; an architecture's table says where they are in a concrete
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, field_validator
 
-from unipetl.axis import Axis
+from unipetl.axis import Axis, refuse_truth
 from unipetl.errors import MethodError, unknown
 
-Stack = Literal["encoder", "decoder"]
 Kind = Literal["self", "cross"]
 
 #: Every representation, innermost first. The order is the order of the computation inside a layer: a
@@ -42,9 +42,10 @@ def rank(name: str) -> int:
 
 
 def _layers(value: Any) -> Any:
-    if isinstance(value, (list, tuple, set, range)) and all(type(layer) is int for layer in value):
-        return tuple(sorted(set(value)))
-    return value
+    if not isinstance(value, (list, tuple, set, range)):
+        return value
+    layers = [refuse_truth(layer) for layer in value]
+    return tuple(sorted(set(layers))) if all(type(layer) is int for layer in layers) else value
 
 
 class Representation(Axis):
@@ -52,7 +53,7 @@ class Representation(Axis):
 
     Args:
         name: one of [NAMES][unipetl.representation.NAMES].
-        stack: ``encoder`` or ``decoder``; None means both.
+        stack: such as ``encoder`` or ``decoder`` (or ``vision``, ``text`` in a model that has them); None means all.
         kind: ``self`` or ``cross`` attention; None means both (only for ``attention...``).
         layers: indices counted from 0 in each stack, negative ones from its end; None means all.
         optional: skip it where the model has no such place, instead of refusing (a gate in FFNs without one).
@@ -62,7 +63,7 @@ class Representation(Axis):
     tag: ClassVar[str] = "representation"
 
     name: str
-    stack: Stack | None = None
+    stack: str | None = None
     kind: Kind | None = None
     layers: Annotated[tuple[int, ...] | None, BeforeValidator(_layers)] = None
     optional: bool = False
@@ -73,6 +74,13 @@ class Representation(Axis):
         if name not in NAMES:
             raise ValueError(unknown("representation", name, NAMES))
         return name
+
+    @field_validator("stack")
+    @classmethod
+    def _plain(cls, stack: str | None) -> str | None:
+        if stack is not None and not re.fullmatch("[a-z][a-z0-9_]*", stack):
+            raise ValueError(f"a stack has a name in small letters, such as 'encoder' or 'decoder'; found {stack!r}")
+        return stack
 
     @field_validator("layers")
     @classmethod

@@ -8,12 +8,15 @@ from dataclasses import replace
 import pytest
 import yaml
 
+import unipetl.tasks
 from cli.calling import call, data, refusal
-from house_rules.sources import TESTS
+from cli.tiny_task import TINY
+from experiment.toy_task import with_the_tests
 from unipetl.cli import watching
 from unipetl.experiment import Progress, comparing, demo, load_plan
 from unipetl.experiment.table import Comparison, Failure, Row, Table
 
+pytestmark = pytest.mark.usefixtures("tiny")
 PLAN = """
 name: parity
 tasks: [tiny]
@@ -30,7 +33,8 @@ def compared(tmp_path_factory):
     (folder / "plan.yaml").write_text(PLAN)
     right = comparing.compare
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(TESTS))
+        patch.setenv("PYTHONPATH", with_the_tests())
+        patch.setattr(unipetl.tasks, "TASKS", (*unipetl.tasks.TASKS, TINY))
         tasks = {"tiny": "cli.tiny_task:TINY"}
         patch.setattr(comparing, "compare", lambda *args, **named: right(*args, **named, tasks=tasks))
         result = call("compare", folder / "plan.yaml", "-o", folder / "out", "--jobs", 2, code=1)
@@ -70,8 +74,8 @@ def told(monkeypatch):
     """Let nothing run; return what compare was asked for."""
     asked = []
 
-    def compare(plan, directory, *, jobs, progress):
-        asked.append({"plan": plan, "directory": directory, "jobs": jobs})
+    def compare(plan, directory, *, jobs, progress, replace):
+        asked.append({"plan": plan, "directory": directory, "jobs": jobs, "replace": replace})
         return Comparison(directory, plan.name, (), (), 0)
 
     monkeypatch.setattr(comparing, "compare", compare)
@@ -81,12 +85,14 @@ def told(monkeypatch):
 def test_a_directory_is_gone_on_with(told, tmp_path):
     (tmp_path / "plan.yaml").write_text(PLAN)
     assert data("compare", tmp_path)["failures"] == []
-    assert told == [{"plan": load_plan(tmp_path / "plan.yaml"), "directory": tmp_path, "jobs": 1}]
+    assert told == [{"plan": load_plan(tmp_path / "plan.yaml"), "directory": tmp_path, "jobs": 1, "replace": False}]
+    call("compare", tmp_path, "--replace")
+    assert told[1]["replace"]
 
 
 def test_methods_stand_side_by_side_and_a_failure_is_exit_code_one(monkeypatch, tmp_path):
     row = Row("LoRA", "lora(rank=2)", 1234, 0.005, 1200, {0: 0.5, 1: 0.75}, 0.625, 0.1768, 61.0, 440_000_000)
-    tables = (Table("tiny", "accuracy", True, 246_800, (row, replace(row, label="MAM", std=None))),)
+    tables = (Table("tiny", "accuracy", True, 246_800, (row, replace(row, label="full fine-tuning", std=None))),)
     failures = (Failure("tiny", "wrong", 0, "PlanError", "it makes no sense", "runs/tiny/wrong/seed-0"),)
     found = Comparison(tmp_path, "parity", tables, failures, 3)
     monkeypatch.setattr(comparing, "compare", lambda *_, **__: found)
@@ -110,8 +116,23 @@ def test_methods_stand_side_by_side_and_a_failure_is_exit_code_one(monkeypatch, 
         "440",
         "MB",
     ] in lines
-    assert ["MAM", "1,234", "0.500", "%", "1,200", "0.62", "2", "1", "min", "01", "s", "440", "MB"] in lines
-    assert "3 runs have not been made yet" in result.stdout
+    assert [
+        "full",
+        "fine-tuning",
+        "1,234",
+        "0.500",
+        "%",
+        "1,200",
+        "0.62",
+        "2",
+        "1",
+        "min",
+        "01",
+        "s",
+        "440",
+        "MB",
+    ] in lines
+    assert "Not made yet: 3 runs." in result.stdout
     assert "failed: tiny, wrong, seed 0: PlanError: it makes no sense" in result.stderr
     assert data("compare", tmp_path, code=1)["failures"][0]["label"] == "wrong"
 
@@ -148,9 +169,9 @@ def test_the_demo_has_a_directory_and_a_job_per_core(told, monkeypatch, tmp_path
     monkeypatch.setattr("os.cpu_count", lambda: 64)
     call("compare", "--demo", "--quick")
     call("compare", "--demo", "--jobs", 1, "-o", tmp_path / "out")
-    assert [(str(one["directory"]), one["jobs"], one["plan"].name) for one in told] == [
-        ("runs/demo-quick", 4, "quick: True"),
-        (str(tmp_path / "out"), 1, "quick: False"),
+    assert [(str(one["directory"]), one["jobs"], one["plan"].name, one["replace"]) for one in told] == [
+        ("runs/demo-quick", 4, "quick: True", True),
+        (str(tmp_path / "out"), 1, "quick: False", False),
     ]
 
 
@@ -181,6 +202,7 @@ def test_wrong_usage(args):
     ("change", "parts"),
     [
         ({"methods": {"LoRA": "loro"}}, ["plan.yaml:", "Did you mean 'lora'"]),
+        ({"tasks": ["tinny"]}, ["plan.yaml:", "tasks.0: unknown task 'tinny'. Did you mean 'tiny'"]),
         ({"tsks": ["tiny"]}, ["plan.yaml:", "Did you mean 'tasks'"]),
         ({"seeds": [-1]}, ["seeds"]),
         ({"training": {"max_step": 3}}, ["Did you mean 'max_steps'"]),
@@ -200,6 +222,17 @@ def test_files_that_are_no_plans_are_refused(tmp_path, content):
     assert "plan.yaml" in refusal("compare", tmp_path / "plan.yaml", "-o", tmp_path / "out")
     assert "plan.yaml" in refusal("inspect", tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+def test_another_comparison_is_left_alone(tmp_path):
+    (tmp_path / "out").mkdir()
+    there = "# mine\n" + PLAN
+    (tmp_path / "out" / "plan.yaml").write_text(there)
+    (tmp_path / "plan.yaml").write_text(PLAN.replace("rank=2", "rank=3"))
+    message = refusal("compare", tmp_path / "plan.yaml", "-o", tmp_path / "out")
+    for part in ("another comparison (parity: 2 methods on tiny)", "2 of its 4 runs", "LoRA, seed 0", "--replace"):
+        assert part in message
+    assert (tmp_path / "out" / "plan.yaml").read_text() == there
 
 
 def test_missing_plans_and_other_folders_are_refused(tmp_path):

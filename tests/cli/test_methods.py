@@ -80,7 +80,7 @@ def test_schema_describes_recipes():
 
 
 def test_schema_of_something_else_is_usage():
-    assert "recipe" in refusal("schema", "model", code=2)
+    assert "Did you mean" in refusal("schema", "recip", code=2)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_bad_methods_are_refused_with_what_would_work(text, parts):
 def test_bad_method_files_are_refused(tmp_path, content):
     path = tmp_path / "mine.yaml"
     path.write_bytes(content)
-    assert refusal("methods", path).startswith("error: ")
+    assert refusal("methods", path).startswith(f"error: {path}: ")
 
 
 def test_a_folder_is_no_method_file(tmp_path):

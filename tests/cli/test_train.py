@@ -79,6 +79,7 @@ def test_the_default_directory_is_the_recipes_own(tmp_path, monkeypatch):
     ("args", "parts"),
     [
         (["-t", "tinny", "-x", "lora"], ["unknown task 'tinny'", "Did you mean 'tiny'"]),
+        (["-t", "tinny", "-x", "lora", "--dry-run"], ["unknown task 'tinny'", "Did you mean 'tiny'"]),
         (["-t", "tiny", "-x", "loro"], ["method", "Did you mean 'lora'"]),
         (["-t", "tiny", "-x", "lora(ranc=1)"], ["Did you mean 'rank'"]),
         (["-t", "tiny", "-x", "lora(at='ffn.gate')"], ["ffn.gate"]),

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from experiment.toy_task import parity
-from unipetl.errors import RunError
-from unipetl.experiment import ComparePlan, compare, report, run
+from experiment.toy_task import parity, with_the_tests
+from unipetl.errors import RunError, TaskError
+from unipetl.experiment import ComparePlan, compare, load_plan, report, run
 from unipetl.experiment.comparing import failure_file, run_directory
 from unipetl.experiment.plot import draw
 
@@ -30,7 +30,7 @@ TRAINING = {
 @pytest.fixture(autouse=True)
 def reachable(monkeypatch):
     """Worker processes find the toy tasks."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", with_the_tests())
 
 
 def plan(**more):
@@ -202,7 +202,9 @@ def test_the_tables_come_from_the_runs(tmp_path):
     assert 0 < lora.parameters < full.parameters == found.tables[0].base_parameters
     assert lora.mean == pytest.approx(sum(lora.scores.values()) / 2)
     assert lora.std == pytest.approx(abs(lora.scores[0] - lora.scores[1]) / 2**0.5)
-    assert f"| LoRA | {lora.parameters:,} |" in (tmp_path / "comparison.md").read_text()
+    text = (tmp_path / "comparison.md").read_text()
+    assert f"| LoRA | {lora.parameters:,} |" in text
+    assert "| zero-shot | 0 |" in text  # as the plan writes it; only folders are called zero_shot-...
     assert json.loads((tmp_path / "comparison.json").read_text())["tables"][0]["rows"][1]["mean"] == lora.mean
     assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
@@ -217,6 +219,48 @@ def test_the_tables_come_from_the_runs(tmp_path):
     assert "metrics.json' is damaged" in damaged.failures[0].message
 
 
+def test_a_directory_keeps_its_comparison(tmp_path):
+    whole = plan(methods={"zero-shot": "none", "LoRA": "lora(rank=2)"}, seeds=[0])
+    made_here(whole, tmp_path)
+    text = "# by hand\n" + (tmp_path / "plan.yaml").read_text()
+    (tmp_path / "plan.yaml").write_text(text)
+    others = {
+        "LoRA": {"methods": {"zero-shot": "none", "LoRA": "lora(rank=3)"}},
+        "zero-shot": {"methods": {"LoRA": "lora(rank=2)"}},
+        "parity": {"tasks": ["backwards"]},
+        "seed 0": {"seeds": [1]},
+    }
+    for first, change in others.items():
+        other = plan(**{"methods": dict(whole.methods), "seeds": [0], **change})
+        with pytest.raises(RunError, match=f"holds another comparison .* first is .*{first}.* another directory"):
+            compare(other, tmp_path, tasks=TASKS)
+        assert (tmp_path / "plan.yaml").read_text() == text
+    compare(whole, tmp_path)
+    assert (tmp_path / "plan.yaml").read_text() == text
+
+    events = []
+    fewer = plan(methods={"zero-shot": "none"}, seeds=[0])
+    assert compare(fewer, tmp_path, replace=True, progress=events.append).missing == 0
+    assert [event.state for event in events] == ["done before"]
+    assert load_plan(tmp_path / "plan.yaml", tasks=None) == fewer
+    more = plan(methods={"LoRA": "lora(rank=2)", "zero-shot": "none"}, seeds=[0], name="more")
+    assert compare(more, tmp_path, progress=events.append).missing == 0
+    assert {event.state for event in events} == {"done before"}
+    assert load_plan(tmp_path / "plan.yaml", tasks=None) == more
+
+
+def test_what_failed_may_be_mended_in_the_plan(tmp_path):
+    broken = plan(methods={"zero-shot": "none", "LoRA": "lora(rank=2, at='ffn.gate')"}, seeds=[0])
+    made = plan(methods={"zero-shot": "none"}, seeds=[0])
+    made_here(made, tmp_path)
+    broken.save(tmp_path / "plan.yaml")
+    failed = failure_file(run_directory(tmp_path, list(broken.cells())[1], 0))
+    failed.parent.mkdir()
+    failed.write_text('{"error": "PlanError", "message": "no such place"}')
+    assert compare(made, tmp_path).failures == ()
+    assert load_plan(tmp_path / "plan.yaml", tasks=None) == made
+
+
 def test_a_comparison_wants_a_directory_of_its_own(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(RunError, match="not empty and holds no comparison"):
@@ -225,6 +269,28 @@ def test_a_comparison_wants_a_directory_of_its_own(tmp_path):
         compare(plan(), tmp_path / "out", jobs=0)
     with pytest.raises(RunError, match="is no comparison"):
         report(tmp_path)
+
+
+def test_a_directory_has_one_comparison_at_a_time(tmp_path):
+    whole = plan(methods={"zero-shot": "none"}, seeds=[0])
+    made_here(whole, tmp_path)
+    refused = []
+
+    def second(event):
+        with pytest.raises(RunError, match=f"in use by process {os.getpid()} on "):
+            compare(whole, tmp_path)
+        refused.append(event)
+
+    compare(whole, tmp_path, progress=second)
+    assert len(refused) == 1
+    assert compare(whole, tmp_path).missing == 0
+    assert ".lock" not in {path.name for path in tmp_path.iterdir()}
+
+
+def test_an_unknown_task_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(TaskError, match=r"unknown task 'pronunce'\. Did you mean 'pronounce'"):
+        compare(plan(tasks=["parity", "pronunce"]), tmp_path / "out", tasks=TASKS)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_picture_is_drawn_for_one_method_as_well(tmp_path):

@@ -98,16 +98,48 @@ def test_a_recipe_survives_being_written(tmp_path):
 def test_what_is_wrong_is_said_with_its_line(tmp_path, text, line, said):
     path = written(tmp_path, text)
     with pytest.raises(RecipeError) as caught:
-        load_recipe(path)
+        load_recipe(path, tasks=["x"])
     assert str(caught.value).startswith(f"{path}:{line}: "), caught.value
     assert said in str(caught.value)
     assert "\n" not in str(caught.value) or "cannot read this" in said
 
 
+@pytest.mark.parametrize(
+    ("load", "text", "faults"),
+    [
+        (load_recipe, "method: lora\n\ntask: sentimant\n", {3: "task"}),
+        (load_recipe, "method: lorra\ntask: sentimant\nlimit: 0\n", {1: "method", 2: "task", 3: "limit"}),
+        (load_plan, "methods: [lora]\ntasks: sentimant\n", {2: "tasks"}),
+        (load_plan, "methods: [lora]\ntasks:\n- pronounce\n- sentimant\n", {4: "tasks.1"}),
+        (load_plan, "methods: [lora]\ntasks:\n  sentimant: {limit: 3}\n  mine:\n", {3: "tasks.sentimant"}),
+        (load_plan, "methods: [lorra]\ntasks: [sentimant]\n", {1: "methods.lorra.method", 2: "tasks.0"}),
+    ],
+)
+def test_an_unknown_task_is_said_with_its_line(tmp_path, load, text, faults):
+    path = written(tmp_path, text)
+    with pytest.raises(RecipeError) as caught:
+        load(path, tasks=["mine"])
+    lines = str(caught.value).splitlines()
+    assert [line.split(": ")[:2] for line in lines] == [[f"{path}:{at}", field] for at, field in faults.items()]
+    (said,) = (line for line in lines if "unknown task" in line)
+    assert said.endswith("unknown task 'sentimant'. Did you mean 'sentiment'? Known: mine, pronounce, sentiment.")
+
+
+def test_tasks_of_ones_own_are_known_to_whoever_names_them(tmp_path):
+    recipe = written(tmp_path, "task: mine\nmethod: lora\n")
+    plan = written(tmp_path, "tasks: [sentiment, mine]\nmethods: [lora]\n", "plan.yaml")
+    for known in (["mine"], {"mine": "package.module:object"}, None):
+        assert load_recipe(recipe, tasks=known).task == "mine"
+        assert list(load_plan(plan, tasks=known).tasks) == ["sentiment", "mine"]
+    for load, path in ((load_recipe, recipe), (load_plan, plan)):
+        with pytest.raises(RecipeError, match="unknown task 'mine'"):
+            load(path)
+
+
 def test_every_fault_is_reported_in_the_order_of_the_lines(tmp_path):
     path = written(tmp_path, "limit: 0\ntask: x\ntraining:\n  wrong_a: 1\n  wrong_b: 2\nmethod: lorra\n")
     with pytest.raises(RecipeError) as caught:
-        load_recipe(path)
+        load_recipe(path, tasks=["x"])
     places = [line.split(": ")[0].removeprefix(str(path)) for line in str(caught.value).splitlines()]
     assert places == [":1", ":4", ":5", ":6"]
 
@@ -225,6 +257,11 @@ def test_a_plan_of_lists_labels_methods_by_their_text():
     assert len({cell.folder() for cell in plan.cells()}) == 4
 
 
+def test_a_plan_takes_the_parts_of_another():
+    one = ComparePlan(tasks={"a": {"limit": 3}}, methods={"x": {"method": "lora", "train_head": False}, "y": "none"})
+    assert ComparePlan(tasks=dict(one.tasks), methods=dict(one.methods)) == one
+
+
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
@@ -248,6 +285,6 @@ def test_a_plan_of_lists_labels_methods_by_their_text():
 def test_what_is_wrong_in_a_plan_is_said_with_its_line(tmp_path, text, line, said):
     path = written(tmp_path, text, "plan.yaml")
     with pytest.raises(RecipeError) as caught:
-        load_plan(path)
+        load_plan(path, tasks=["a"])
     assert str(caught.value).startswith(f"{path}:{line}: "), caught.value
     assert said in str(caught.value)

@@ -9,14 +9,14 @@ import subprocess
 import sys
 import textwrap
 import time
-from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from experiment.toy_task import backwards, parity
-from unipetl.errors import CorruptFileError, RunError, TaskError
-from unipetl.experiment import Recipe, evaluate, predict, run
+from experiment.toy_task import backwards, parity, with_the_tests
+from unipetl.errors import CorruptFileError, PlanError, RunError, TaskError
+from unipetl.experiment import Recipe, evaluate, predict, run, running
+from unipetl.experiment.directory import RunDirectory
 
 TRAINING = {
     "max_steps": 6,
@@ -122,14 +122,18 @@ def test_a_killed_process_goes_on_from_its_last_checkpoint(tmp_path):
         import time
         run(recipe(), 0, {str(tmp_path / "half")!r}, task=parity, progress=lambda p: time.sleep(0.3))
     """
-    tests = str(Path(__file__).parents[1])
-    child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], env={**os.environ, "PYTHONPATH": tests})
-    patience = time.monotonic() + 120
-    while not list((tmp_path / "half").glob("checkpoints/checkpoint-2/trainer_state.json")):
-        assert time.monotonic() < patience
-        time.sleep(0.02)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    environment = {**os.environ, "PYTHONPATH": with_the_tests()}
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], env=environment) as child:
+        try:
+            patience = time.monotonic() + 120
+            while not list((tmp_path / "half").glob("checkpoints/checkpoint-2/trainer_state.json")):
+                assert time.monotonic() < patience
+                assert child.poll() is None
+                time.sleep(0.02)
+            with pytest.raises(RunError, match=f"in use by process {child.pid} on "):
+                run(recipe(), 0, tmp_path / "half", task=parity)
+        finally:
+            child.send_signal(signal.SIGKILL)
     assert not (tmp_path / "half" / "metrics.json").exists()
     steps = []
     done = run(recipe(), 0, tmp_path / "half", task=parity, progress=lambda p: steps.append(p.step))
@@ -200,8 +204,11 @@ def test_wrong_uses_say_what_is_wrong(tmp_path):
         predict(tmp_path / "run", [], task=parity)
     with pytest.raises(RunError, match="cannot read the inputs"):
         predict(tmp_path / "run", tmp_path / "absent.txt", task=parity)
-    with pytest.raises(RunError, match="is no run"):
-        evaluate(tmp_path / "nowhere", task=parity)
+    (tmp_path / "compared").mkdir()
+    (tmp_path / "compared" / "plan.yaml").touch()
+    for name, why in {"nowhere": "no such directory", "run/metrics.json": "a file", "compared": "its runs lie"}.items():
+        with pytest.raises(RunError, match=f"is no run: .*{why}"):
+            evaluate(tmp_path / name, task=parity)
     with pytest.raises(RunError, match="the task given is 'backwards'"):
         run(recipe(), 0, tmp_path / "other", task=backwards)
     with pytest.raises(TaskError, match="unknown task 'parity'"):
@@ -211,6 +218,76 @@ def test_wrong_uses_say_what_is_wrong(tmp_path):
         run(recipe(training={"generation_num_beams": 2}), 0, tmp_path / "beams", task=parity)
     with pytest.raises(RunError, match="transformers refuses these arguments"):
         run(recipe(training={"load_best_model_at_end": True}), 0, tmp_path / "best", task=parity)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"method": "lora(at='ffn.gate')"}, PlanError),
+        ({"training": {"load_best_model_at_end": True}}, RunError),
+        ({"training": {"generation_num_beams": 2}}, RunError),
+    ],
+)
+def test_what_cannot_run_leaves_no_directory_and_an_old_run_alone(tmp_path, wrong, error):
+    with pytest.raises(error):
+        run(recipe(**wrong), 0, tmp_path / "made" / "run", task=parity)
+    assert list(tmp_path.iterdir()) == []
+
+    files = RunDirectory(tmp_path / "run")
+    files.claim(recipe(**wrong), 0)
+    files.log.write_text("{}\n")
+    with pytest.raises(error):
+        run(recipe(**wrong), 0, files.path, task=parity, resume=False)
+    assert {path.name for path in files.path.iterdir()} == {"recipe.yaml", "log.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"per_device_train_batch_size": 0}, "ValueError: batch_size should be"),
+        ({"learning_rate": -1}, "ValueError: Invalid learning rate"),
+        (
+            {
+                "eval_strategy": "steps",
+                "eval_steps": 1,
+                "load_best_model_at_end": True,
+                "metric_for_best_model": "nothing",
+            },
+            "KeyError: The `metric_for_best_model` training argument is set to 'eval_nothing'",
+        ),
+    ],
+)
+def test_what_transformers_refuses_while_it_works_is_said_and_leaves_nothing(tmp_path, training, said):
+    with pytest.raises(RunError, match=f"training: transformers gave up with {said}") as caught:
+        run(recipe(training={**TRAINING, **training}), 0, tmp_path / "made" / "run", task=parity)
+    assert caught.value.__cause__ is not None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_refusal_leaves_of_an_older_run_is_all_of_it(tmp_path, monkeypatch):
+    with pytest.raises(StopError):
+        run(recipe(), 0, tmp_path, task=parity, progress=stop_after(4))
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "final_evaluation", lambda *_: {}["accuracy"])
+        with pytest.raises(RunError, match="KeyError: accuracy"):
+            run(recipe(), 0, tmp_path, task=parity)
+    steps = []
+    run(recipe(), 0, tmp_path, task=parity, progress=lambda p: steps.append(p.step))
+    assert 1 not in steps
+
+
+def test_a_directory_has_one_run_at_a_time(tmp_path):
+    refused = []
+
+    def second(progress):
+        if progress.phase == "train" and not refused:
+            with pytest.raises(RunError, match=f"in use by process {os.getpid()} on .*another directory") as caught:
+                run(recipe(), 0, tmp_path, task=parity)
+            refused.append(caught)
+
+    done = run(recipe(), 0, tmp_path, task=parity, progress=second)
+    assert len(refused) == 1
+    assert run(recipe(), 0, tmp_path, task=parity) == done
 
 
 def test_damage_is_named(tmp_path):

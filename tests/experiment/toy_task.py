@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -101,6 +102,11 @@ class Slow(Parity):
         while os.path.exists(os.environ.get("TOY_TASK_WAITS_FOR", "")):  # noqa: PTH110
             time.sleep(0.05)
         return super().prepare(**settings)
+
+
+def with_the_tests():
+    """The PYTHONPATH of a process that finds this module, and unipetl where this process finds it."""
+    return os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
 
 
 parity, backwards, slow = Parity(), Backwards(), Slow()

@@ -84,8 +84,28 @@ def test_text_reads_calls_sums_and_bare_words():
         ("modifications: [{representation: ffn, form: {low_rank: {1: 2}}}]", "must be a mapping"),
         ("mam(mlp=0)", "greater than 0"),
         ("lora(at=[])", "names no place"),
+        ("lora(at=[ffn.upp])", "Did you mean 'ffn.up'"),
+        ("lora(at=ffn().up)", "not a plain value"),
+        ("lora(at=[ffn, x()])", "not a plain value"),
         ("adapter(at=[])", "names no place"),
         ("lora(alpha=x)", "expected a number"),
+        ("none", "no method but the lack of one.*zero-shot"),
+        ("None", "no method but the lack of one"),
+        ("lora + none", "no method but the lack of one"),
+        ("lora(rank=2, rank=3)", "rank is given twice"),
+        ("bitfit(rank=2)", "it has no settings"),
+        ("lora(rank=true)", "rank: true and false are no value here"),
+        ("lora(rank=False)", "rank: true and false are no value here"),
+        ("lora(at=true)", "at: true and false"),
+        ("lora(alpha=true)", "alpha: true and false"),
+        ("mam(mlp=true)", "mlp: true and false"),
+        ("lora(scale=true)", "scale: true and false"),
+        ("modifications: [{representation: {name: ffn, layers: [true]}, form: rescale}]", "layers: true and false"),
+        ("modifications: [{representation: ffn, form: {low_rank: {rank: true}}}]", "rank: true and false"),
+        (
+            "modifications: [{representation: ffn, form: {head_attention: {reparametrization: {width: true}}}}]",
+            "width: true and false",
+        ),
     ],
 )
 def test_wrong_text_is_explained(text, words):
@@ -103,7 +123,7 @@ def test_wrong_text_is_explained(text, words):
         ({"form": ["bottleneck"]}, "expected a name or a mapping"),
         ({"representation": "atention"}, "Did you mean 'attention'"),
         ({"representation": {"name": "ffn", "layers": []}}, "selects nothing"),
-        ({"representation": {"name": "ffn", "stack": "encodr"}}, "'encoder' or 'decoder'"),
+        ({"representation": {"name": "ffn", "stack": "Encoder"}}, "'encoder' or 'decoder'"),
         ({"insertion": "paralel"}, "Did you mean 'parallel'"),
         ({"composition": {"add": {"scale": 0.0}}}, "other than 0"),
         ({"composition": {"add": {"scale": float("nan")}}}, "finite"),
@@ -114,6 +134,19 @@ def test_wrong_text_is_explained(text, words):
 def test_a_wrong_axis_value_is_explained(axes, words):
     with pytest.raises(MethodError, match=words):
         Modification(**{"representation": "ffn", "form": {"bottleneck": {"rank": 1}}, **axes})
+
+
+def test_names_need_no_quotes():
+    assert parse("lora(at=ffn.up)") == parse("lora(at='ffn.up')")
+    assert parse("lora(at=[ffn.up, attention.query])") == parse("lora(at=['ffn.up', 'attention.query'])")
+    assert parse("adapter(at=[attention, ffn], init=lora)") == parse("adapter(at=['attention', 'ffn'], init='lora')")
+
+
+def test_truth_is_a_value_where_truth_is_asked_for():
+    text = "modifications: [{representation: {name: ffn, optional: true}, form: {bottleneck: {rank: 2, bias: false}}}]"
+    (one,) = parse(text).modifications
+    assert one.representation.optional is True
+    assert one.form.bias is False
 
 
 def test_methods_are_immutable_data():

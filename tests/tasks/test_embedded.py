@@ -72,7 +72,8 @@ def test_real_pip_refuses_another_archive_before_anything_is_unpacked(home, monk
 def test_real_pip_without_an_index_says_what_would_work(home, monkeypatch):
     offer(monkeypatch, described(wheel(home / "elsewhere")))
     with pytest.raises(
-        DownloadError, match=r"cannot fetch tiny 1.0 \(for a word\).*network.*UNIPETL_CACHE.*No matching"
+        DownloadError,
+        match=r"cannot fetch tiny 1.0 \(for a word\).*network.*`unipetl fetch`.*UNIPETL_CACHE.*No matching",
     ):
         embedded.location("tiny")
 

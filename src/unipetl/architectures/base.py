@@ -9,8 +9,49 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from unipetl.forms import Shape
-from unipetl.representation import Kind, Stack
+import torch
+from torch import Tensor
+
+from unipetl.forms import Heads, Shape
+from unipetl.representation import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Some features of a last axis: ``count`` runs of ``size`` neighbours, the first at ``start``, ``step`` apart.
+
+    One run is a part of a fused projection; several are a part that is laid out head by head.
+    """
+
+    start: int
+    size: int
+    count: int = 1
+    step: int = 0
+
+    @property
+    def features(self) -> int:
+        """How many features these are."""
+        return self.size * self.count
+
+    def of(self, h: Tensor) -> Tensor:
+        """Map (..., features of the whole) to (..., features)."""
+        if self.count == 1:
+            return h[..., self.start : self.start + self.size]
+        if h.shape[-1] != self.count * self.step:
+            return h[..., self.places(h.device)]
+        inner = h.reshape(*h.shape[:-1], self.count, self.step)
+        return inner[..., self.start : self.start + self.size].flatten(-2)
+
+    def replaced(self, h: Tensor, part: Tensor) -> Tensor:
+        """Return ``h`` (..., features of the whole) with ``part`` (..., features) in these places."""
+        if self.count == 1:
+            return torch.cat([h[..., : self.start], part, h[..., self.start + self.size :]], dim=-1)
+        return h.index_copy(-1, self.places(h.device), part)
+
+    def places(self, device: torch.device | None = None) -> Tensor:
+        """Return the indices of these features, (features,)."""
+        runs = self.start + self.step * torch.arange(self.count, device=device)
+        return (runs[:, None] + torch.arange(self.size, device=device)).flatten()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +63,17 @@ class Port:
 
     module: str
     side: Literal["input", "output"]
-    columns: tuple[int, int] | None = None
+    columns: Columns | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """A linear map inside a block: part ``part`` of ``parts`` equal parts of the module's result."""
+    """A linear map inside a block, or some of its result: part ``part`` of ``parts`` equal ones, or ``columns``."""
 
     module: str
     part: int = 0
     parts: int = 1
+    columns: Columns | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +87,13 @@ class AttentionTable:
         output: the output projection, applied to the joined heads.
         norm: the norm before (pre-norm) or after (post-norm) the sub-layer.
         head_dim: attribute of ``core`` that holds the size of one head.
+        heads: numbers and sizes of the heads, where they do not follow from ``head_dim`` and the projections.
+        reads: the module whose argument is the sub-layer's input x, if not ``query``.
         result: where the sub-layer's result can be changed, if not at ``output``'s end.
-        optional: whether some models of the family lack it.
+        join: where a parallel change joins; None means at ``result``.
+        softmax: None where ``core`` calls transformers' attention interface. A ``core`` that computes one softmax of
+            its own, of queries without rotation, has the factor on q kᵀ here, in units of 1/sqrt(head size).
+        optional: whether some models or some blocks of the family lack it.
     """
 
     kind: Kind
@@ -55,9 +102,13 @@ class AttentionTable:
     key: Projection
     value: Projection
     output: str
-    norm: str
+    norm: str | None
     head_dim: str = "head_dim"
+    heads: Heads | None = None
+    reads: str | None = None
     result: Port | None = None
+    join: Port | None = None
+    softmax: float | None = None
     optional: bool = False
 
 
@@ -66,17 +117,20 @@ class FeedForwardTable:
     """The FFN sub-layer of a block.
 
     Args:
-        up, down, gate: the projections; what ``up`` reads is the sub-layer's input x.
+        up, down, gate: the projections; what ``up`` reads is the sub-layer's input x. A mixture of experts has none
+            of its own: all three are None, and ``reads`` is given.
         norm: the norm before or after the sub-layer.
+        reads: the module whose argument is x, if not ``up``.
         result: where the sub-layer's result y can be changed: after its dropout where that is a module.
         join: where a parallel change joins, after the dropout; None means at ``result``.
     """
 
-    up: Projection
-    down: Projection
-    norm: str
+    up: Projection | None
+    down: Projection | None
+    norm: str | None
     result: Port
     gate: Projection | None = None
+    reads: str | None = None
     join: Port | None = None
 
 
@@ -85,12 +139,15 @@ class StackTable:
     """A stack of equal blocks.
 
     Args:
-        stack: encoder or decoder.
+        stack: its name: ``encoder``, ``decoder``, or what it sees in a model of several (``vision``, ``text``).
         root: the stack's module, relative to the base model; "" is the base model itself.
-        blocks: the list of blocks, relative to ``root``.
-        attentions, feed_forward: the sub-layers.
+        blocks: the list of blocks, relative to ``root``; ``*`` stands for every item of an outer list, whose blocks
+            are counted through (``encoder.layers.*.blocks``).
+        attentions: the attention sub-layers.
+        feed_forward: the FFN sub-layer, or None.
+        alternatives: what the FFN is in blocks where ``feed_forward`` is not found (a mixture of experts, say).
         norm_first: whether norms come before the sub-layers (pre-norm).
-        entry: a module outside the blocks whose result enters them, relative to ``root``.
+        entry: a module outside the blocks whose result enters them, relative to ``root``; "" if there is none.
         tokens: the token embedding, relative to ``root``; "" where a prompt has no place (audio, for one).
         positions: position and segment embeddings that are added to the tokens, relative to ``root``.
         prompt_at: where prompt vectors enter: ``tokens`` in front of the token vectors, ``entry`` in front of
@@ -100,14 +157,15 @@ class StackTable:
         causal: whether a token sees only the tokens before it.
     """
 
-    stack: Stack
+    stack: str
     root: str
     blocks: str
     attentions: tuple[AttentionTable, ...]
-    feed_forward: FeedForwardTable
+    feed_forward: FeedForwardTable | None
     norm_first: bool
     entry: str
     tokens: str
+    alternatives: tuple[FeedForwardTable, ...] = ()
     positions: tuple[str, ...] = ()
     prompt_at: Literal["tokens", "entry"] = "tokens"
     scale: str | None = None
@@ -135,6 +193,7 @@ class Site:
         normed, residual: where x is read: as the sub-layer reads it, and before the sub-layer's norm.
         norm_after: the norm that follows h, for ``ffn.residual`` of post-norm models.
         query: the query projection, for heads.
+        softmax: see [AttentionTable][], for heads.
         stack_root, entry: the stack's module and the module whose result enters its blocks.
     """
 
@@ -152,3 +211,4 @@ class Site:
     norm_after: str | None
     query: Projection | None
     stack_root: str
+    softmax: float | None = None

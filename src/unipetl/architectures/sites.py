@@ -7,7 +7,16 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from unipetl.architectures.base import Architecture, AttentionTable, Port, Projection, Site, StackTable
+from unipetl.architectures.base import (
+    Architecture,
+    AttentionTable,
+    Columns,
+    FeedForwardTable,
+    Port,
+    Projection,
+    Site,
+    StackTable,
+)
 from unipetl.errors import ArchitectureError
 from unipetl.forms import Features, Heads, Shape, Tokens
 from unipetl.representation import Kind
@@ -27,15 +36,11 @@ def find_sites(model: nn.Module, base: str, architecture: Architecture) -> tuple
     sites: list[Site] = []
     present = 0
     for table in architecture.stacks:
-        root = join_path(base, table.root)
-        blocks_path = join_path(root, table.blocks)
-        blocks = find_module(model, blocks_path)
+        blocks = find_blocks(model, base, table)
         if blocks is None:
             continue
         present += 1
-        if not isinstance(blocks, nn.ModuleList):
-            raise ArchitectureError(f"expected a list of blocks at {blocks_path!r}, found {type(blocks).__name__}.")
-        sites.extend(_stack_sites(model, table, root, blocks_path, len(blocks)))
+        sites.extend(_stack_sites(model, table, join_path(base, table.root), blocks))
     if not present:
         wanted = ", ".join(repr(join_path(join_path(base, table.root), table.blocks)) for table in architecture.stacks)
         raise ArchitectureError(
@@ -45,17 +50,51 @@ def find_sites(model: nn.Module, base: str, architecture: Architecture) -> tuple
     return tuple(sites)
 
 
-def _stack_sites(model: nn.Module, table: StackTable, root: str, blocks: str, depth: int) -> Iterator[Site]:
-    for layer in range(depth):
-        block = f"{blocks}.{layer}"
+def find_blocks(model: nn.Module, base: str, table: StackTable) -> list[str] | None:
+    """Return the paths of the blocks of a stack in their order, or None if the model has no such stack.
+
+    Raises:
+        ArchitectureError: what the table names is no list of blocks.
+    """
+    paths = [join_path(base, table.root)]
+    for number, part in enumerate(table.blocks.split(".*.")):
+        if number:
+            paths = [f"{path}.{index}" for path in paths for index in range(len(_list(model, path)))]
+        paths = [join_path(path, part) for path in paths]
+    if any(find_module(model, path) is None for path in paths):
+        return None
+    return [f"{path}.{index}" for path in paths for index in range(len(_list(model, path)))]
+
+
+def _list(model: nn.Module, path: str) -> nn.ModuleList:
+    blocks = find_module(model, path)
+    if blocks is None:
+        return nn.ModuleList()
+    if not isinstance(blocks, nn.ModuleList):
+        raise ArchitectureError(f"expected a list of blocks at {path!r}, found {type(blocks).__name__}.")
+    return blocks
+
+
+def _stack_sites(model: nn.Module, table: StackTable, root: str, blocks: list[str]) -> Iterator[Site]:
+    width = 0
+    for layer, block in enumerate(blocks):
+        sites: list[Site] = []
         for attention in table.attentions:
-            if attention.optional and find_module(model, join_path(block, attention.core)) is None:
+            parts = (part.module for part in (attention.query, attention.key, attention.value))
+            if attention.optional and not _has(model, block, attention.core, *parts, attention.output):
                 continue
-            yield from _attention_sites(model, table, root, block, layer, attention)
-        yield from _feed_forward_sites(model, table, root, block, layer)
-    if not table.tokens:
+            sites.extend(_attention_sites(model, table, root, block, layer, attention))
+        own_width = next((one.shape.width for one in sites if isinstance(one.shape, Heads)), 0)
+        ffn = _feed_forward_in(model, block, table)
+        if ffn is not None:
+            sites.extend(_feed_forward_sites(model, table, root, block, layer, ffn, own_width))
+        own_width = own_width or next((one.shape.in_features for one in sites if isinstance(one.shape, Features)), 0)
+        if own_width:
+            yield from sites
+            yield _block_site(table, root, block, layer, own_width)
+            width = width or own_width
+    if not table.tokens or not table.entry:
         return
-    width = linear_shape(model, join_path(f"{blocks}.0", table.feed_forward.up.module)).in_features
     entry = Port(join_path(root, table.entry), "output")
     yield Site(
         name=f"{table.stack}.input", representation="input", stack=table, kind=None, layer=0, owner=root,
@@ -64,73 +103,102 @@ def _stack_sites(model: nn.Module, table: StackTable, root: str, blocks: str, de
     )  # fmt: skip
 
 
+def _has(model: nn.Module, block: str, *paths: str) -> bool:
+    return all(find_module(model, join_path(block, path)) is not None for path in paths)
+
+
+def _feed_forward_in(model: nn.Module, block: str, table: StackTable) -> FeedForwardTable | None:
+    """Return the table of the FFN that a block has; the last one stands where none is found, for its message."""
+    choices = () if table.feed_forward is None else (table.feed_forward, *table.alternatives)
+    for one in choices:
+        inner = [part.module for part in (one.up, one.down, one.gate) if part is not None]
+        if _has(model, block, *inner, *([one.reads] if one.reads else [])):
+            return one
+    return choices[0] if len(choices) == 1 else None
+
+
 def _attention_sites(
     model: nn.Module, table: StackTable, root: str, block: str, layer: int, attention: AttentionTable
 ) -> Iterator[Site]:
     prefix = f"{table.stack}.{layer}.{attention.kind}_attention"
-    reads = Port(join_path(block, attention.query.module), "input")
-    residual = Port(join_path(block, attention.norm), "input") if table.norm_first else reads
-    width = linear_shape(model, join_path(block, attention.query.module)).in_features
-    common = _Common(table, attention.kind, layer, root, reads, residual)
+    reads = Port(join_path(block, attention.reads or attention.query.module), "input")
+    common = _Common(table, attention.kind, layer, root, reads, _residual(table, block, attention.norm, reads))
     shapes: dict[str, Features] = {}
     for part in ("query", "key", "value"):
         projection: Projection = getattr(attention, part)
         port, shape = _projected(model, block, projection)
         shapes[part] = shape
         yield common.site(f"{prefix}.{part}", f"attention.{part}", port.module, shape, port, port, own_input=True)
-    head_dim = _attribute(model, join_path(block, attention.core), attention.head_dim)
     output = join_path(block, attention.output)
     out_shape = linear_shape(model, output)
+    heads = attention.heads or _heads(model, block, attention, shapes)
+    joined = Port(output, "input")
+    query = replace(attention.query, module=join_path(block, attention.query.module))
+    core = join_path(block, attention.core)
+    yield common.site(
+        f"{prefix}.heads", "attention.heads", core, heads, joined, joined, query=query, softmax=attention.softmax
+    )
+    end = Port(output, "output")
+    yield common.site(f"{prefix}.output", "attention.output", output, out_shape, end, end, own_input=True)
+    result = _absolute(block, attention.result) if attention.result else end
+    join = _absolute(block, attention.join) if attention.join else result
+    shape = Features(heads.width, out_shape.out_features)
+    yield common.site(prefix, "attention", output, shape, result, join)
+
+
+def _heads(model: nn.Module, block: str, attention: AttentionTable, shapes: dict[str, Features]) -> Heads:
+    head_dim = _attribute(model, join_path(block, attention.core), attention.head_dim)
     key_heads = shapes["key"].out_features // head_dim
-    heads = Heads(
-        width=width,
+    return Heads(
+        width=linear_shape(model, join_path(block, attention.query.module)).in_features,
         query_heads=shapes["query"].out_features // head_dim,
         key_heads=key_heads,
         key_dim=head_dim,
         value_dim=shapes["value"].out_features // key_heads,
     )
-    joined = Port(output, "input")
-    query = replace(attention.query, module=join_path(block, attention.query.module))
-    yield common.site(
-        f"{prefix}.heads", "attention.heads", join_path(block, attention.core), heads, joined, joined, query=query
-    )
-    end = Port(output, "output")
-    yield common.site(f"{prefix}.output", "attention.output", output, out_shape, end, end, own_input=True)
-    result = _absolute(block, attention.result) if attention.result else end
-    shape = Features(width, out_shape.out_features)
-    yield common.site(prefix, "attention", output, shape, result, result)
 
 
-def _feed_forward_sites(model: nn.Module, table: StackTable, root: str, block: str, layer: int) -> Iterator[Site]:
-    ffn = table.feed_forward
+def _residual(table: StackTable, block: str, norm: str | None, reads: Port) -> Port | None:
+    if not table.norm_first:
+        return reads
+    return None if norm is None else Port(join_path(block, norm), "input")
+
+
+def _feed_forward_sites(
+    model: nn.Module, table: StackTable, root: str, block: str, layer: int, ffn: FeedForwardTable, width: int
+) -> Iterator[Site]:
     prefix = f"{table.stack}.{layer}"
-    reads = Port(join_path(block, ffn.up.module), "input")
-    norm = join_path(block, ffn.norm)
-    residual = Port(norm, "input") if table.norm_first else reads
-    common = _Common(table, None, layer, root, reads, residual)
-    up_port, up = _projected(model, block, ffn.up)
-    yield common.site(f"{prefix}.ffn.up", "ffn.up", up_port.module, up, up_port, up_port, own_input=True)
-    if ffn.gate is not None:
-        gate_port, gate = _projected(model, block, ffn.gate)
-        yield common.site(
-            f"{prefix}.ffn.gate", "ffn.gate", gate_port.module, gate, gate_port, gate_port, own_input=True
-        )
-    down_port, down = _projected(model, block, ffn.down)
-    inner = Port(down_port.module, "input")
-    hidden = Features(up.in_features, down.in_features)
-    yield common.site(f"{prefix}.ffn.hidden", "ffn.hidden", down_port.module, hidden, inner, inner)
-    yield common.site(f"{prefix}.ffn.down", "ffn.down", down_port.module, down, down_port, down_port, own_input=True)
+    first = ffn.reads or (ffn.up.module if ffn.up else "")
+    reads = Port(join_path(block, first), "input")
+    common = _Common(table, None, layer, root, reads, _residual(table, block, ffn.norm, reads))
     result = _absolute(block, ffn.result)
     join = _absolute(block, ffn.join) if ffn.join else result
-    whole = Features(up.in_features, down.out_features)
-    yield common.site(f"{prefix}.ffn", "ffn", down_port.module, whole, result, join)
-    end = Port(block, "output")
-    stream = end if table.norm_first else Port(norm, "input")
+    owner, whole = result.module, Features(width, width)
+    if ffn.up is not None and ffn.down is not None:
+        up_port, up = _projected(model, block, ffn.up)
+        yield common.site(f"{prefix}.ffn.up", "ffn.up", up_port.module, up, up_port, up_port, own_input=True)
+        if ffn.gate is not None:
+            gate_port, gate = _projected(model, block, ffn.gate)
+            yield common.site(
+                f"{prefix}.ffn.gate", "ffn.gate", gate_port.module, gate, gate_port, gate_port, own_input=True
+            )
+        down_port, down = _projected(model, block, ffn.down)
+        owner, inner = down_port.module, Port(down_port.module, "input")
+        hidden = Features(up.in_features, down.in_features)
+        yield common.site(f"{prefix}.ffn.hidden", "ffn.hidden", owner, hidden, inner, inner)
+        yield common.site(f"{prefix}.ffn.down", "ffn.down", owner, down, down_port, down_port, own_input=True)
+        whole = Features(up.in_features, down.out_features)
+    yield common.site(f"{prefix}.ffn", "ffn", owner, whole, result, join)
+    norm = join_path(block, ffn.norm) if ffn.norm else None
     after = None if table.norm_first else norm
+    stream = Port(block, "output") if after is None else Port(after, "input")
     yield common.site(f"{prefix}.ffn.residual", "ffn.residual", block, whole, stream, stream, norm_after=after)
-    start = Port(block, "input")
-    outer = _Common(table, None, layer, root, start, start)
-    yield outer.site(f"{prefix}.block", "block", block, whole, end, end)
+
+
+def _block_site(table: StackTable, root: str, block: str, layer: int, width: int) -> Site:
+    start, end = Port(block, "input"), Port(block, "output")
+    common = _Common(table, None, layer, root, start, start)
+    return common.site(f"{table.stack}.{layer}.block", "block", block, Features(width, width), end, end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +208,7 @@ class _Common:
     layer: int
     root: str
     reads: Port
-    residual: Port
+    residual: Port | None
 
     def site(
         self,
@@ -154,6 +222,7 @@ class _Common:
         own_input: bool = False,
         norm_after: str | None = None,
         query: Projection | None = None,
+        softmax: float | None = None,
     ) -> Site:
         """Return a site; a projection's x is what that projection reads."""
         reads = Port(owner, "input") if own_input else self.reads
@@ -161,7 +230,7 @@ class _Common:
         return Site(
             name=name, representation=representation, stack=self.table, kind=self.kind, layer=self.layer,
             owner=owner, shape=shape, value=value, join=join, normed=reads, residual=residual,
-            norm_after=norm_after, query=query, stack_root=self.root,
+            norm_after=norm_after, query=query, stack_root=self.root, softmax=softmax,
         )  # fmt: skip
 
 
@@ -185,11 +254,18 @@ def linear_shape(model: nn.Module, path: str) -> Features:
 def _projected(model: nn.Module, block: str, projection: Projection) -> tuple[Port, Features]:
     path = join_path(block, projection.module)
     whole = linear_shape(model, path)
-    if projection.parts == 1:
+    columns = columns_of(projection, whole.out_features)
+    if columns is None:
         return Port(path, "output"), whole
-    size = whole.out_features // projection.parts
-    columns = (projection.part * size, (projection.part + 1) * size)
-    return Port(path, "output", columns), Features(whole.in_features, size)
+    return Port(path, "output", columns), Features(whole.in_features, columns.features)
+
+
+def columns_of(projection: Projection, out_features: int) -> Columns | None:
+    """Return which of a module's ``out_features`` results are the projection's; None means all."""
+    if projection.columns is not None or projection.parts == 1:
+        return projection.columns
+    size = out_features // projection.parts
+    return Columns(projection.part * size, size)
 
 
 def _absolute(block: str, port: Port) -> Port:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unipetl.architectures import Projection
+from unipetl.architectures import Projection, columns_of
 from unipetl.attaching.ports import Change, Tape
 from unipetl.composition import Gate
 from unipetl.errors import AttachError
@@ -47,8 +47,8 @@ class HeadItem:
         norm = self.delta.layer_norm
         assert norm is not None
         result = self.query_module.forward(norm(self.tape.take()))
-        size = result.shape[-1] // self.query.parts
-        result = result[..., self.query.part * size : (self.query.part + 1) * size]
+        columns = columns_of(self.query, result.shape[-1])
+        result = result if columns is None else columns.of(result)
         return result.view(like.shape[0], like.shape[2], like.shape[1], like.shape[3]).transpose(1, 2).to(like.dtype)
 
 

@@ -6,6 +6,7 @@ attachments need, from data: attaching, switching and detaching are all this one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +17,9 @@ from unipetl.attaching.entry import EntryHook, PositionHook, VectorsHook
 from unipetl.attaching.heads import HeadItem, HeadProgram, view_of
 from unipetl.attaching.ports import InputHook, Item, OutputHook, Step, Tape
 from unipetl.attaching.prompts import argument_names, install_prompts, is_prompt_hook
+from unipetl.attaching.softmax import SOFTMAX_HOOKS, BeginSoftmax, EndSoftmax, FirstTape, JoinSoftmax, SoftmaxProgram
 from unipetl.attaching.state import Record, State
-from unipetl.forms import HeadAttention, Prompt
+from unipetl.forms import HeadAttention, Heads, Prompt
 from unipetl.insertion import Parallel, Sequential
 from unipetl.planning import Placement
 from unipetl.representation import rank
@@ -48,6 +50,7 @@ def uninstall(model: nn.Module) -> None:
                 if is_own_hook(hook):
                     del hooks[number]
                     module._forward_hooks_with_kwargs.pop(number, None)
+                    module._forward_hooks_always_called.pop(number, None)
                     module._forward_pre_hooks_with_kwargs.pop(number, None)
         if "_unipetl_heads" in module.__dict__:
             core: Any = module
@@ -57,7 +60,8 @@ def uninstall(model: nn.Module) -> None:
 
 def is_own_hook(hook: Callable[..., Any]) -> bool:
     """Return whether a hook on a module is one that [install][] put there."""
-    return isinstance(hook, (InputHook, OutputHook, EntryHook, PositionHook, VectorsHook)) or is_prompt_hook(hook)
+    own = (InputHook, OutputHook, EntryHook, PositionHook, VectorsHook, *SOFTMAX_HOOKS)
+    return isinstance(hook, own) or is_prompt_hook(hook)
 
 
 class Ports:
@@ -121,16 +125,40 @@ def _same_owner(step: Step, record: Record) -> bool:
 
 def _install_heads(model: nn.Module, ports: Ports, record: Record, one: Placement) -> None:
     core = model.get_submodule(one.site.owner)
+    if one.site.softmax is not None:
+        _install_softmax(model, ports, record, one)
+        return
     if "_unipetl_heads" not in core.__dict__:
         core.__dict__["_unipetl_heads"] = HeadProgram()
         core.config = view_of(core.config)
+    core.__dict__["_unipetl_heads"].append(_head_item(model, ports, record, one))
+
+
+def _head_item(model: nn.Module, ports: Ports, record: Record, one: Placement) -> HeadItem:
     item = HeadItem(record.changes[one.key])
     if item.delta.layer_norm is not None:
         assert one.site.normed is not None and one.site.query is not None
         item.tape = ports.tape(one.site.normed)
         item.query_module = model.get_submodule(one.site.query.module)
         item.query = one.site.query
-    core.__dict__["_unipetl_heads"].append(item)
+    return item
+
+
+def _install_softmax(model: nn.Module, ports: Ports, record: Record, one: Placement) -> None:
+    """Put a change into an attention that computes its softmax itself; several share one program."""
+    site, core = one.site, model.get_submodule(one.site.owner)
+    begin = next((hook for hook in core._forward_pre_hooks.values() if isinstance(hook, BeginSoftmax)), None)
+    if begin is None:
+        assert site.softmax is not None and site.query is not None and isinstance(site.shape, Heads)
+        tape = FirstTape()
+        ports.at(Port(site.query.module, "output")).tapes.append(tape)
+        scaling = site.softmax / math.sqrt(site.shape.key_dim)
+        begin = BeginSoftmax(SoftmaxProgram(tape, site.query, site.shape.query_heads, scaling))
+        core.register_forward_pre_hook(begin)
+        core.register_forward_hook(EndSoftmax(begin.program), always_call=True)
+        join = JoinSoftmax(begin.program, core)
+        model.get_submodule(site.value.module).register_forward_pre_hook(join, with_kwargs=True)
+    begin.program.items.append(_head_item(model, ports, record, one))
 
 
 def _install_stack_hooks(model: nn.Module, active: list[Record]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unipetl.architectures import Columns
 from unipetl.composition import Add, Multiply
 from unipetl.forms import Delta
 from unipetl.method import Modification
@@ -54,6 +55,10 @@ class Tape:
         """Leave the activation behind when the model is copied or pickled, even after a call that failed midway."""
         return {"value": None}
 
+    def see(self, h: Tensor) -> None:
+        """Keep what passes."""
+        self.value = h
+
     def take(self) -> Tensor:
         """Return x and forget it, so that no activation outlives its layer."""
         value, self.value = self.value, None
@@ -77,14 +82,12 @@ class Step:
 
     rank: int
     items: list[Item]
-    columns: tuple[int, int] | None = None
+    columns: Columns | None = None
 
     def apply(self, h: Tensor, own_input: Tensor | None) -> Tensor:
         """Return the changed h (..., features): first every factor, then every addend."""
         if self.columns is not None:
-            start, end = self.columns
-            changed = self._change(h[..., start:end], own_input)
-            return torch.cat([h[..., :start], changed, h[..., end:]], dim=-1)
+            return self.columns.replaced(h, self._change(self.columns.of(h), own_input))
         return self._change(h, own_input)
 
     def _change(self, h: Tensor, own_input: Tensor | None) -> Tensor:
@@ -118,12 +121,10 @@ class InputHook:
         for step in self.steps:
             h = step.apply(h, None)
         for tape in self.tapes:
-            tape.value = h
+            tape.see(h)
         if not self.steps:
             return None
-        if args:
-            return (h, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": h}
+        return with_first_argument(args, kwargs, h)
 
 
 @dataclass
@@ -140,10 +141,25 @@ class OutputHook:
         for step in self.steps:
             h = step.apply(h, own_input)
         for tape in self.tapes:
-            tape.value = h
+            tape.see(h)
         return (h, *output[1:]) if isinstance(output, tuple) else h
 
 
 def first_argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """Return the hidden states among a module's arguments."""
-    return args[0] if args else kwargs["hidden_states"]
+    """Return the hidden states among a module's arguments: the first, or the one of that name, or the first by name."""
+    return args[0] if args else kwargs[_name_of_first(kwargs)]
+
+
+def with_first_argument(
+    args: tuple[Any, ...], kwargs: dict[str, Any], h: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return a module's arguments with other hidden states."""
+    if args:
+        return (h, *args[1:]), kwargs
+    return args, {**kwargs, _name_of_first(kwargs): h}
+
+
+def _name_of_first(kwargs: dict[str, Any]) -> str:
+    if "hidden_states" in kwargs:
+        return "hidden_states"
+    return next(name for name, value in kwargs.items() if isinstance(value, Tensor))

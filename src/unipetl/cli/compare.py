@@ -37,20 +37,25 @@ def command(
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", min=1, help="Runs at once; else 1, and in the demo one per core.")
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace the plan of another comparison there; its runs stay.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and stop.")] = False,
     as_json: Json = False,
 ) -> None:
     """Run every method of a plan on every task with every seed, and put the results side by side.
 
-    Finished runs are not made again, so the same command goes on where it was interrupted. The directory gets
-    comparison.json, comparison.md and comparison.png.
+    Finished runs are not made again, so the same command goes on where it was interrupted, and a plan with more
+    methods, tasks or seeds adds to what is there. The directory gets comparison.json, comparison.md and
+    comparison.png.
     """
     if (plan is None) is not demo:
         raise typer.BadParameter("name a plan, or give --demo.", param_hint="PLAN")
     if quick and not demo:
         raise typer.BadParameter("it belongs to --demo.", param_hint="--quick")
-    chosen, directory = _demo(quick=quick) if plan is None else _read(plan)
-    directory = output or directory
+    chosen, own = _demo(quick=quick) if plan is None else _read(plan)
+    directory = output or own
+    replace = replace or (demo and output is None)  # an earlier version's demo gives way to this one's
     if dry_run:
         _show_plan(chosen, directory, as_json=as_json)
         return
@@ -59,14 +64,14 @@ def command(
     at_once = jobs or (min(os.cpu_count() or 1, DEMO_JOBS) if demo else 1)
     again = f"`unipetl compare {directory}` goes on with what is missing."
     with resumable(again), compared() as listener:
-        found = compare(chosen, directory, jobs=at_once, progress=listener)
+        found = compare(chosen, directory, jobs=at_once, progress=listener, replace=replace)
     if as_json:
         screen.show_json({"path": str(directory), **found.to_dict()})
     else:
         show_comparison(found)
         screen.show(f"\nin {directory}: comparison.json, comparison.md, comparison.png")
     if found.failures:
-        screen.say(f"{len(found.failures)} runs failed. {again}", style="red")
+        screen.say(f"{screen.counted(len(found.failures), 'run')} failed. {again}", style="red")
         raise typer.Exit(1)
 
 
@@ -98,4 +103,4 @@ def _show_plan(plan: ComparePlan, directory: Path, *, as_json: bool) -> None:
         return
     rows = [[one.task, one.label, one.recipe.method_text(), str(list(plan.seeds))] for one in cells]
     screen.show_table(("task", "method", "notation", "seeds"), rows)
-    screen.show(f"\n{len(cells) * len(plan.seeds)} runs in {directory}")
+    screen.show(f"\n{screen.counted(len(cells) * len(plan.seeds), 'run')} in {directory}")

@@ -96,7 +96,8 @@ def _seeds(path: Path, *, as_json: bool) -> None:
         screen.show_json({"kind": "experiment", "runs": data})
         return
     screen.show(
-        f"{len(paths)} runs in {path}: {data[0]['recipe']['task']}, {data[0]['recipe']['method']}\n", style="bold"
+        f"{screen.counted(len(paths), 'run')} in {path}: {data[0]['recipe']['task']}, {data[0]['recipe']['method']}\n",
+        style="bold",
     )
     results = [result for one in paths if (result := RunDirectory(one).result()) is not None]
     if results:
@@ -110,7 +111,7 @@ def _comparison(path: Path, *, as_json: bool) -> None:
     from unipetl.experiment import load_plan
     from unipetl.experiment.table import read
 
-    found = read(path, load_plan(path / "plan.yaml"))
+    found = read(path, load_plan(path / "plan.yaml", tasks=None))
     if as_json:
         screen.show_json({"kind": "comparison", "path": str(path), **found.to_dict()})
         return

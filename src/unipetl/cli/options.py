@@ -36,14 +36,19 @@ def read_method(text: str) -> Method:
 
     Raises:
         NotationError, MethodError: it denotes none.
-        OSError, UnicodeError: the file cannot be read.
+        OSError: the file cannot be read.
     """
     from unipetl import notation
-    from unipetl.errors import NotationError
+    from unipetl.errors import MethodError, NotationError
     from unipetl.method import Method
 
     if text.endswith((".yaml", ".yml", ".json")):
         if not Path(text).exists():
             raise NotationError(f"method {text!r}: there is no such file.")
-        return Method.from_yaml(Path(text).read_text(encoding="utf-8"))
+        try:
+            return Method.from_yaml(Path(text).read_text(encoding="utf-8"))
+        except MethodError as error:
+            raise type(error)(f"{text}: {error}") from None
+        except UnicodeDecodeError as error:
+            raise NotationError(f"{text}: this is not UTF-8 text: {error}.") from None
     return notation.parse(text)

@@ -78,7 +78,7 @@ def show_comparison(found: Comparison) -> None:
     for one in found.failures:
         screen.say(f"failed: {one.task}, {one.label}, seed {one.seed}: {one.error}: {one.message}", style="red")
     if found.missing:
-        screen.show(f"\n{found.missing} runs have not been made yet.")
+        screen.show(f"\nNot made yet: {screen.counted(found.missing, 'run')}.")
 
 
 def result_data(result: RunResult) -> dict[str, Any]:

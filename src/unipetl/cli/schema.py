@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -16,21 +15,22 @@ EXAMPLES = examples(
 )
 
 
-class Subject(StrEnum):
-    """What has a schema."""
-
-    method = "method"
-    recipe = "recipe"
-    plan = "plan"
+SUBJECTS = ("method", "recipe", "plan")
 
 
-def command(subject: Annotated[Subject, typer.Argument(help="What to describe.")] = Subject.method) -> None:
+def command(
+    subject: Annotated[str, typer.Argument(metavar="[SUBJECT]", help="method, recipe or plan.")] = "method",
+) -> None:
     """Print the JSON schema (draft 2020-12) of a method, a recipe or a comparison plan."""
-    if subject is Subject.method:
+    if subject not in SUBJECTS:
+        from unipetl.errors import unknown
+
+        raise typer.BadParameter(unknown("subject", subject, SUBJECTS), param_hint="SUBJECT")
+    if subject == "method":
         from unipetl.method import json_schema
 
         screen.show_json(json_schema())
-    elif subject is Subject.recipe:
+    elif subject == "recipe":
         from unipetl.experiment import recipe_schema
 
         screen.show_json(recipe_schema())

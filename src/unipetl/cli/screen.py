@@ -81,6 +81,11 @@ def show_table(
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in drawn.get().splitlines()))
 
 
+def counted(number: int, what: str) -> str:
+    """Return ``1 run`` or ``2 runs``."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def percent(share: float) -> str:
     """Return a share of one as a percentage with three decimals."""
     return f"{100 * share:.3f} %"

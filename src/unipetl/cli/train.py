@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,8 +15,7 @@ from unipetl.cli.results import result_data, seed_directory, show_results
 from unipetl.cli.watching import resumable, watched
 
 if TYPE_CHECKING:
-    from unipetl.experiment import Recipe, RunResult
-    from unipetl.experiment.progress import Listener
+    from unipetl.experiment import Recipe
 
 EXAMPLES = examples(
     ("a recipe; run it again to go on after an interruption", "unipetl train recipe.yaml -o runs/first"),
@@ -60,6 +57,8 @@ def command(
     Each run's directory holds its recipe, its log, its predictions, its metrics and the trained attachment. The same
     command goes on where it was interrupted, and shows what is finished.
     """
+    from unipetl.tasks import get_task
+
     given = {
         "task": task,
         "method": _method(method),
@@ -69,38 +68,25 @@ def command(
         "train_head": train_head,
     }
     chosen = _recipe(recipe, {name: value for name, value in given.items() if value is not None}, settings or ())
+    get_task(chosen.task)
     if dry_run:
         screen.show_json(chosen.resolved()) if as_json else screen.show(chosen.to_yaml().rstrip())
         return
+    from unipetl.experiment import run
+
     directory = output or default_directory(chosen)
     results = []
     with resumable("The same command goes on from the last checkpoint."), watched() as watch:
         for one in chosen.seeds:
             listener = watch(f"{chosen.name or chosen.task}, seed {one}")
-            results.append(_run(chosen, one, seed_directory(directory, one), listener, resume=not restart))
+            path = seed_directory(directory, one)
+            results.append(run(chosen, one, path, progress=listener, resume=not restart))
     if as_json:
         data = {"recipe": chosen.resolved(), "directory": str(directory), "runs": [result_data(one) for one in results]}
         screen.show_json(data)
         return
     screen.show(f"{chosen.task}: {chosen.method_text()}\n", style="bold")
     show_results(results)
-
-
-def _run(recipe: Recipe, seed: int, path: Path, listener: Listener, *, resume: bool) -> RunResult:
-    """Run one seed. What cannot even begin to train leaves no directory behind that was not there before."""
-    from unipetl.errors import PetlError
-    from unipetl.experiment import run
-
-    made = [one for one in (path, *path.parents) if not one.exists()]
-    try:
-        return run(recipe, seed, path, progress=listener, resume=resume)
-    except PetlError:
-        if path in made and not (path / "log.jsonl").exists():
-            shutil.rmtree(path, ignore_errors=True)
-            with suppress(OSError):  # until one that another run has begun to use
-                for parent in made[1:]:
-                    parent.rmdir()
-        raise
 
 
 def default_directory(recipe: Recipe) -> Path:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +20,8 @@ from typing import Literal
 
 from unipetl.errors import RunError
 from unipetl.experiment.directory import RunDirectory, write_json
-from unipetl.experiment.grid import Cell, ComparePlan
+from unipetl.experiment.grid import Cell, ComparePlan, load_plan
+from unipetl.experiment.lock import alone
 from unipetl.experiment.pool import Outcome, Worker
 from unipetl.experiment.progress import Progress
 from unipetl.experiment.table import Comparison, report
@@ -62,41 +63,82 @@ def compare(
     jobs: int = 1,
     progress: CompareListener | None = None,
     tasks: Mapping[str, str] | None = None,
+    replace: bool = False,
 ) -> Comparison:
     """Run every method of ``plan`` on every task with every seed, and put the results side by side.
 
     Args:
         plan: what to compare.
-        directory: made if absent. Runs of the same recipe and seed that it holds are not run again.
+        directory: made if absent. Runs of the same recipe and seed that it holds are not run again. The comparison
+            that it holds may get methods, tasks and seeds; what failed in it may change.
         jobs: how many runs at once; the processor's cores are shared out among them.
         progress: called from one thread at a time as things happen.
         tasks: name -> ``module:object`` for tasks that are not unipetl's.
+        replace: put the plan in the place of another comparison's; no run is removed.
 
     Returns:
         The tables, and why the runs that failed did. The same is in ``directory`` as JSON, Markdown and a picture.
 
     Raises:
-        RunError: the directory holds something else, or ``jobs`` is no positive number.
+        RunError: the directory holds something else or another comparison, another process is at work there, or
+            ``jobs`` is no positive number.
+        TaskError: a task with runs to make is neither unipetl's nor in ``tasks``.
         KeyboardInterrupt: after every run's process has been ended; call again to go on.
     """
     if jobs < 1:
         raise RunError(f"jobs: expected a positive number, found {jobs}.")
     folder = Path(directory)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / PLAN).is_file():
+    with alone(folder):
+        there = _plan_in(folder)
+        if there is not None and not replace:
+            _refuse_another(plan, there, folder)
+        cells = list(plan.cells())
+        todo = [(cell, seed) for seed in plan.seeds for cell in cells]
+        done = [_finished(run_directory(folder, cell, seed), cell, seed) for cell, seed in todo]
+        waiting = [one for one, finished in zip(todo, done, strict=True) if not finished]
+        _refuse_unknown_tasks((cell.task for cell, _ in waiting), tasks or {})
+        if plan != there:  # one that a person wrote there keeps its comments
+            plan.save(folder / PLAN)
+        board = _Board(total=len(todo), listener=progress or _silent)
+        for (cell, seed), finished in zip(todo, done, strict=True):
+            if finished:
+                board.tell(cell, seed, "done before")
+        if waiting:
+            _run_all(waiting, folder, min(jobs, len(waiting)), board, tasks or {})
+        return report(folder, plan)
+
+
+def _plan_in(folder: Path) -> ComparePlan | None:
+    """Return the plan of the comparison in ``folder``; None if that is empty."""
+    if (folder / PLAN).is_file():
+        return load_plan(folder / PLAN, tasks=None)
+    if any(not one.name.startswith(".") for one in folder.iterdir()):
         raise RunError(f"{str(folder)!r} is not empty and holds no comparison; choose another directory.")
-    plan.save(folder / PLAN)
-    cells = list(plan.cells())
-    todo = [(cell, seed) for seed in plan.seeds for cell in cells]
-    board = _Board(total=len(todo), listener=progress or _silent)
-    waiting = []
-    for cell, seed in todo:
-        if _finished(run_directory(folder, cell, seed), cell, seed):
-            board.tell(cell, seed, "done before")
-        else:
-            waiting.append((cell, seed))
-    if waiting:
-        _run_all(waiting, folder, min(jobs, len(waiting)), board, tasks or {})
-    return report(folder, plan)
+    return None
+
+
+def _refuse_another(plan: ComparePlan, there: ComparePlan, folder: Path) -> None:
+    """Refuse a plan that would leave out runs of the comparison in ``folder``, other than those that failed."""
+    kept = {run_directory(folder, cell, seed) for cell in plan.cells() for seed in plan.seeds}
+    runs = [(cell, seed, run_directory(folder, cell, seed)) for cell in there.cells() for seed in there.seeds]
+    lost = [(cell, seed) for cell, seed, run in runs if run not in kept and not failure_file(run).is_file()]
+    if not lost:
+        return
+    cell, seed = lost[0]
+    raise RunError(
+        f"{str(folder)!r} holds another comparison ({there.name or PLAN}: {len(there.methods)} methods on "
+        f"{', '.join(there.tasks)}); {len(lost)} of its {len(runs)} runs are not in this plan with the same settings, "
+        f"the first is {cell.task}, {cell.label}, seed {seed}. Choose another directory, add to the plan that is "
+        "there, or put this one in its place (replace=True; on the command line --replace)."
+    )
+
+
+def _refuse_unknown_tasks(names: Iterable[str], tasks: Mapping[str, str]) -> None:
+    from unipetl.tasks import get_task  # brings transformers, which a comparison that is done does not need
+
+    for name in names:
+        if name not in tasks:
+            get_task(name)
 
 
 def run_directory(folder: Path, cell: Cell, seed: int) -> Path:

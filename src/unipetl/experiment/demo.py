@@ -69,11 +69,15 @@ PRONOUNCE = Settings(
 )
 SENTIMENT = Settings(
     share=0.005,
-    training={"num_train_epochs": 1, "per_device_train_batch_size": 16},
-    quick_training={"per_device_train_batch_size": 8},
-    limit=1200,
+    training={
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 8,
+        "train_sampling_strategy": "group_by_length",  # less padding
+    },
+    quick_training={"per_device_train_batch_size": 4},
+    limit=2000,
     evaluation_limit=600,
-    quick_limit=300,
+    quick_limit=500,
     quick_evaluation_limit=200,
     methods={
         "zero-shot": Setting("none"),

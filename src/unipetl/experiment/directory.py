@@ -115,12 +115,22 @@ class RunDirectory:
             RunError: this is no run's directory, or its recipe is damaged.
         """
         if not self.recipe.is_file():
-            raise RunError(f"{str(self.path)!r} is no run: it has no {self.recipe.name}.")
+            raise RunError(f"{str(self.path)!r} is no run: {self._lack()}")
         try:
-            recipe = load_recipe(self.recipe)
+            recipe = load_recipe(self.recipe, tasks=None)
         except RecipeError as error:
             raise RunError(f"the recipe of the run is damaged: {error}") from error
         return recipe, recipe.seeds[0]
+
+    def _lack(self) -> str:
+        """Say why this is no run's directory."""
+        if not self.path.exists():
+            return "there is no such directory."
+        if not self.path.is_dir():
+            return f"it is a file; expected the directory that has a {self.recipe.name}."
+        if (self.path / "plan.yaml").is_file():
+            return "it is a comparison; its runs lie in runs/TASK/METHOD/seed-N there."
+        return f"it has no {self.recipe.name}."
 
     def result(self) -> RunResult | None:
         """Return the result of a finished run; None if it is not finished.
@@ -138,8 +148,8 @@ class RunDirectory:
                 f"{str(self.metrics)!r} is damaged ({error}); delete it, and the run is finished again."
             ) from error
 
-    def claim(self, recipe: Recipe, seed: int) -> None:
-        """Make the directory this run's, or see that it is.
+    def check(self, recipe: Recipe, seed: int) -> None:
+        """See that the directory is this run's or can become it; nothing is written.
 
         Raises:
             RunError: it holds something else.
@@ -156,6 +166,14 @@ class RunDirectory:
             raise RunError(f"{str(self.path)!r} is not empty and holds no run; choose another directory.")
         elif self.path.exists() and not self.path.is_dir():
             raise RunError(f"{str(self.path)!r} is a file; a run needs a directory.")
+
+    def claim(self, recipe: Recipe, seed: int) -> None:
+        """Make the directory this run's.
+
+        Raises:
+            RunError: it holds something else.
+        """
+        self.check(recipe, seed)
         write_text(self.recipe, Recipe(**{**recipe.resolved(), "seeds": [seed]}).to_yaml())
 
     def empty(self) -> None:

@@ -13,7 +13,7 @@ A task may be a mapping with its own ``model``, limits, ``training``, and ``meth
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -22,8 +22,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from unipetl.errors import unknown
 from unipetl.experiment import arguments
-from unipetl.experiment.marked import Checked, Fault, fault, read_as
-from unipetl.experiment.recipe import Count, MethodNotation, Recipe, Seeds, Training, method_schema, seeds_schema
+from unipetl.experiment.marked import Checked, Fault, Place, fault, read_as
+from unipetl.experiment.recipe import (
+    Count,
+    MethodNotation,
+    Recipe,
+    Seeds,
+    Training,
+    method_schema,
+    seeds_schema,
+    task_faults,
+)
 from unipetl.files import write_text
 
 
@@ -79,10 +88,11 @@ def _methods(value: Any) -> Any:
         value = {one: one for one in value}
     if not isinstance(value, Mapping) or not value:
         raise fault(Fault((), f"expected a mapping of labels to methods, or a list of methods; found {value!r}."))
-    return {
-        str(label): {"method": one} if not isinstance(one, Mapping) or "modifications" in one else one
-        for label, one in value.items()
-    }
+    return {str(label): one if _is_part(one) else {"method": one} for label, one in value.items()}
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, MethodPart) or (isinstance(value, Mapping) and "modifications" not in value)
 
 
 class Cell(NamedTuple):
@@ -151,13 +161,28 @@ class ComparePlan(Checked):
         return Path(path)
 
 
-def load_plan(path: str | Path) -> ComparePlan:
+def load_plan(path: str | Path, *, tasks: Iterable[str] | None = ()) -> ComparePlan:
     """Read a comparison plan from a YAML or JSON file.
+
+    Args:
+        path: the file.
+        tasks: names of tasks that are not unipetl's and that the plan may name too, such as the mapping that
+            [compare][unipetl.experiment.compare] takes; None lets it name any.
 
     Raises:
         RecipeError: with the file, the line, the field and the near match of everything that is wrong.
     """
-    return read_as(path, ComparePlan, "comparison plan")
+    return read_as(path, ComparePlan, "comparison plan", lambda data: task_faults(_named_tasks(data), tasks))
+
+
+def _named_tasks(data: Mapping[str, Any]) -> dict[Place, Any]:
+    """Return the tasks that a plan's data names, by their places; what is no list of names has none."""
+    given = data.get("tasks")
+    if isinstance(given, Mapping):
+        return {("tasks", str(name)): name for name in given}
+    if isinstance(given, list):
+        return {("tasks", place): name for place, name in enumerate(given)}
+    return {("tasks",): given}
 
 
 def plan_schema() -> dict[str, Any]:

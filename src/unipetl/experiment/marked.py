@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -107,8 +107,14 @@ def read_marked(path: str | Path) -> Marked:
     return Marked(file, data, root)
 
 
-def read_as(path: str | Path, kind: type[M], what: str) -> M:
+def read_as(path: str | Path, kind: type[M], what: str, further: Callable[[Mapping[str, Any]], list[Fault]]) -> M:
     """Read a file as a ``kind``.
+
+    Args:
+        path: the file.
+        kind: what it must fit.
+        what: what that is called.
+        further: says what else is wrong in the file's data, which may be wrong in every other way too.
 
     Raises:
         RecipeError: with the file, the line and the field of everything that is wrong in it.
@@ -118,11 +124,16 @@ def read_as(path: str | Path, kind: type[M], what: str) -> M:
         found = "nothing" if document.data is None else type(document.data).__name__
         fields = ", ".join(kind.model_fields)
         raise RecipeError(f"{document.path}:1: expected a {what} with the fields {fields}; found {found}.")
+    data = {str(name): value for name, value in document.data.items()}
+    wrong = further(data)
     try:
-        return kind(**{str(name): value for name, value in document.data.items()})
+        made = kind(**data)
     except RecipeError as error:
         assert isinstance(error.__cause__, ValidationError)
-        wrong = faults(error.__cause__, kind)
+        wrong += faults(error.__cause__, kind)
+    else:
+        if not wrong:
+            return made
     lines = sorted((document.line_of_word(one.place, one.message), str(one)) for one in wrong)
     raise RecipeError("\n".join(f"{document.path}:{line}: {message}" for line, message in lines))
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,9 +22,9 @@ import yaml
 from pydantic import BeforeValidator, Field
 
 from unipetl import notation
-from unipetl.errors import MethodError
+from unipetl.errors import MethodError, unknown
 from unipetl.experiment import arguments
-from unipetl.experiment.marked import Checked, Fault, fault, read_as
+from unipetl.experiment.marked import Checked, Fault, Place, fault, read_as
 from unipetl.files import write_text
 from unipetl.method import Method, json_schema
 
@@ -142,13 +142,34 @@ class Recipe(Checked):
         return Path(path)
 
 
-def load_recipe(path: str | Path) -> Recipe:
+def load_recipe(path: str | Path, *, tasks: Iterable[str] | None = ()) -> Recipe:
     """Read a recipe from a YAML or JSON file.
+
+    Args:
+        path: the file.
+        tasks: names of tasks that are not unipetl's and that the recipe may name too; None lets it name any.
 
     Raises:
         RecipeError: with the file, the line, the field and the near match of everything that is wrong.
     """
-    return read_as(path, Recipe, "recipe")
+    return read_as(path, Recipe, "recipe", lambda data: task_faults({("task",): data.get("task")}, tasks))
+
+
+def task_faults(named: Mapping[Place, Any], tasks: Iterable[str] | None) -> list[Fault]:
+    """Return which of the names, by their places, are neither unipetl's tasks nor among ``tasks``, unless that is None.
+
+    What is no text is left to the fields' own checks.
+    """
+    if tasks is None:
+        return []
+    from unipetl.tasks import TASKS
+
+    known = [*(task.name for task in TASKS), *tasks]
+    return [
+        Fault(place, unknown("task", name, known))
+        for place, name in named.items()
+        if isinstance(name, str) and name and name not in known
+    ]
 
 
 def recipe_schema() -> dict[str, Any]:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import EvalPrediction, PrinterCallback, Seq2SeqTrainer, Trainer, set_seed
+from transformers import EvalPrediction, PrinterCallback, Seq2SeqTrainer, Trainer, TrainingArguments, set_seed
 
 from unipetl.attaching import attach, attachments
-from unipetl.errors import RunError
+from unipetl.errors import PetlError, RunError
 from unipetl.experiment import arguments, surroundings
 from unipetl.experiment.directory import RunDirectory, RunResult, read_lines, write_json, write_lines
+from unipetl.experiment.lock import alone
 from unipetl.experiment.log import Log
 from unipetl.experiment.progress import Listener, Progress, silent
 from unipetl.experiment.recipe import Recipe
@@ -46,20 +49,21 @@ def run(
         task: the task itself, where it is not one of unipetl's; ``recipe.task`` must be its name.
 
     Raises:
-        RunError: the directory holds something else, or the training arguments fit no training.
-        PlanError, TaskError, DownloadError: the method, the task or its data cannot be used.
+        RunError: the directory holds something else or another process is at work there, or the training
+            arguments fit no training.
+        PlanError, TaskError, DownloadError: the method, the task or its data cannot be used. Like wrong training
+            arguments, that is found before anything is written.
     """
     listener = progress or silent
     chosen = task or get_task(recipe.task)
     if chosen.name != recipe.task:
         raise RunError(f"the recipe names the task {recipe.task!r}, and the task given is {chosen.name!r}.")
     files = RunDirectory(Path(directory))
-    files.claim(recipe, seed)
-    if not resume:
-        files.empty()
-    done = files.result()
+    files.check(recipe, seed)
+    done = files.result() if resume else None
     if done is None:
-        done = _Run(recipe, seed, files, chosen, listener).whole()
+        with alone(files.path):
+            done = _Run(recipe, seed, files, chosen, listener, resume).whole()
     listener(Progress("done", values={done.metric: done.score}))
     return done
 
@@ -71,21 +75,23 @@ class _Run:
     files: RunDirectory
     task: Task
     listener: Listener
+    resume: bool
 
     def whole(self) -> RunResult:
         self.listener(Progress("prepare"))
-        write_json(self.files.environment, surroundings.describe(self.seed))
         surroundings.forget_peak_memory()
         set_seed(self.seed)
         prepared = prepare(self.recipe, self.seed, self.task)
         base_parameters = sum(one.numel() for one in prepared.model.parameters())
         plan = self._attach(prepared)
-        trainer = make_trainer(self.recipe, self.seed, prepared, self.task, self.files.checkpoints)
-        steps, seconds = self._train(trainer) if plan is not None else (0, 0.0)
-        self.listener(Progress("evaluate", total=len(prepared.evaluation)))
-        started = time.perf_counter()
-        metrics, prediction = final_evaluation(trainer, prepared, self.task)
-        evaluate_seconds = time.perf_counter() - started
+        given = training_arguments(self.recipe, self.seed, prepared, self.task, self.files.checkpoints)
+        with self._begun():
+            trainer = make_trainer(given, prepared, self.task)
+            steps, seconds = self._train(trainer) if plan is not None else (0, 0.0)
+            self.listener(Progress("evaluate", total=len(prepared.evaluation)))
+            started = time.perf_counter()
+            metrics, prediction = final_evaluation(trainer, prepared, self.task)
+            evaluate_seconds = time.perf_counter() - started
         self.listener(Progress("save"))
         if plan is not None:
             save(prepared.model, self.files.adapter)
@@ -113,6 +119,28 @@ class _Run:
         shutil.rmtree(self.files.checkpoints, ignore_errors=True)
         return result
 
+    @contextmanager
+    def _begun(self) -> Iterator[None]:
+        """Write the first files, and say what transformers finds wrong only while it works.
+
+        A new run that it gives up before the first checkpoint leaves nothing, so that mended arguments may follow.
+        """
+        new = not self.files.recipe.exists()
+        self.files.claim(self.recipe, self.seed)
+        if not self.resume:
+            self.files.empty()
+        write_json(self.files.environment, surroundings.describe(self.seed))
+        try:
+            yield
+        except PetlError:
+            raise
+        except (ValueError, KeyError, ImportError) as error:
+            if new and last_checkpoint(self.files.checkpoints) is None:
+                self.files.empty()
+                self.files.recipe.unlink()
+            why = error.args[0] if isinstance(error, KeyError) and error.args else error  # a KeyError quotes itself
+            raise RunError(f"training: transformers gave up with {type(error).__name__}: {why}") from error
+
     def _attach(self, prepared: Prepared) -> Plan | None:
         method = self.recipe.parsed()
         if method is None:
@@ -137,7 +165,21 @@ def prepare(recipe: Recipe, seed: int, task: Task) -> Prepared:
     return task.prepare(model=recipe.model, limit=recipe.limit, evaluation_limit=recipe.evaluation_limit, seed=seed)
 
 
-def make_trainer(recipe: Recipe, seed: int, prepared: Prepared, task: Task, folder: Path) -> Trainer:
+def training_arguments(recipe: Recipe, seed: int, prepared: Prepared, task: Task, folder: Path) -> TrainingArguments:
+    """Return a run's training arguments; how a task generates is taken from it where the recipe does not say.
+
+    Raises:
+        RunError: transformers refuses them.
+    """
+    training = dict(recipe.training)
+    generates = task.kind == "seq2seq"
+    if generates and prepared.generation:
+        training.setdefault("generation_num_beams", prepared.generation.get("num_beams"))
+        training.setdefault("generation_max_length", prepared.generation.get("max_length"))
+    return arguments.build(training, folder, seed, generates=generates)
+
+
+def make_trainer(given: TrainingArguments, prepared: Prepared, task: Task) -> Trainer:
     """Return the Trainer of a run: unipetl's where there is an attachment, transformers' for zero-shot."""
     generates = task.kind == "seq2seq"
     attached = bool(attachments(prepared.model))
@@ -147,15 +189,12 @@ def make_trainer(recipe: Recipe, seed: int, prepared: Prepared, task: Task, fold
         (False, True): PetlTrainer,
         (False, False): Trainer,
     }
-    training = dict(recipe.training)
     if generates and prepared.generation:
         for name, value in prepared.generation.items():
             setattr(prepared.model.generation_config, name, value)
-        training.setdefault("generation_num_beams", prepared.generation.get("num_beams"))
-        training.setdefault("generation_max_length", prepared.generation.get("max_length"))
     trainer = kinds[generates, attached](
         model=prepared.model,
-        args=arguments.build(training, folder, seed, generates=generates),
+        args=given,
         train_dataset=prepared.train,
         eval_dataset=prepared.evaluation,
         data_collator=prepared.collator,

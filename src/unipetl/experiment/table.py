@@ -83,7 +83,7 @@ class Comparison:
         parts = [f"# {self.name or 'Comparison'}"]
         parts += [_markdown(table) for table in self.tables]
         if self.missing:
-            parts.append(f"{self.missing} runs have not been made yet.")
+            parts.append(f"Runs not made yet: {self.missing}.")
         if self.failures:
             lines = [f"- {one.task}, {one.label}, seed {one.seed}: {one.error}: {one.message}" for one in self.failures]
             parts.append("## Failed\n\n" + "\n".join(lines))
@@ -106,7 +106,7 @@ def report(directory: str | Path, plan: ComparePlan | None = None) -> Comparison
     if plan is None:
         if not (folder / "plan.yaml").is_file():
             raise RunError(f"{str(folder)!r} is no comparison: it has no plan.yaml.")
-        plan = load_plan(folder / "plan.yaml")
+        plan = load_plan(folder / "plan.yaml", tasks=None)
     found = read(folder, plan)
     write_json(folder / "comparison.json", found.to_dict())
     write_text(folder / "comparison.md", found.to_markdown())

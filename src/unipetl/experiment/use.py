@@ -12,7 +12,7 @@ import torch
 from unipetl.errors import RunError
 from unipetl.experiment.directory import RunDirectory, read_lines, write_lines
 from unipetl.experiment.recipe import Recipe
-from unipetl.experiment.running import final_evaluation, make_trainer, prepare
+from unipetl.experiment.running import final_evaluation, make_trainer, prepare, training_arguments
 from unipetl.folding import Written, write_checkpoint
 from unipetl.storage import load
 from unipetl.tasks import Prepared, Task, get_task
@@ -37,7 +37,7 @@ def evaluate(run_dir: str | Path, *, limit: int | None = None, task: Task | None
     """
     recipe, seed, chosen, prepared = _open(run_dir, task, evaluation_limit=limit)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(recipe, seed, prepared, chosen, Path(folder))
+        trainer = make_trainer(training_arguments(recipe, seed, prepared, chosen, Path(folder)), prepared, chosen)
         metrics, _ = final_evaluation(trainer, prepared, chosen)
     return {chosen.metric: metrics.pop(chosen.metric), **metrics}
 

@@ -69,7 +69,8 @@ def _run(path: Path, events: TextIO) -> int:
     try:
         _whole(spec, events)
     except PetlError as error:
-        _tell(events, error=type(error).__name__, message=str(error), trace="")
+        trace = traceback.format_exc() if error.__cause__ is not None else ""
+        _tell(events, error=type(error).__name__, message=str(error), trace=trace)
         return 1
     except Exception as error:  # noqa: BLE001 - whatever a run dies of is that run's result
         _tell(events, error=type(error).__name__, message=str(error), trace=traceback.format_exc())

@@ -63,7 +63,7 @@ def rows(port: Port, features: int) -> Tensor:
     """Return the rows of a module's W, of so many, that make the features a port selects."""
     if port.columns is None:
         return torch.arange(features)
-    return torch.arange(*port.columns)
+    return port.columns.places()
 
 
 def write(model: nn.Module, path: str, affine: Affine) -> Iterator[Edit]:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from unipetl.axis import refuse_truth
 from unipetl.forms.form import CastLayerNorm, Delta, Form, Heads, Init, Shape, normal_, uniform_, zero_
 
 
@@ -28,7 +29,7 @@ class Mlp(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    width: int = Field(default=800, gt=0)
+    width: Annotated[int, BeforeValidator(refuse_truth)] = Field(default=800, gt=0)
 
 
 class HeadAttention(Form):

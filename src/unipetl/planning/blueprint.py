@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from unipetl.architectures import Site
+from unipetl.architectures import Architecture, Site
 from unipetl.forms import Form, Shape
 from unipetl.method import Method, Modification
 
@@ -51,6 +51,7 @@ class Plan:
         method: the method.
         model_class, model_type: what it was planned for.
         base: path of the base model inside the model.
+        architecture: the table of its places.
         placements: every change, in the order of the computation.
         groups: what placements share.
         trained: the pretrained or head parameters that are trained too, with their sizes.
@@ -63,6 +64,7 @@ class Plan:
     model_class: str
     model_type: str
     base: str
+    architecture: Architecture
     placements: tuple[Placement, ...]
     groups: tuple[Group, ...]
     trained: tuple[tuple[str, int], ...]

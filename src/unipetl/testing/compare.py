@@ -60,12 +60,14 @@ def outputs(model: nn.Module, call: Call) -> Tensor:
 
 
 def logits_of(output: Any) -> Tensor:
-    """Return the logits, or the last hidden states, in a model's output."""
+    """Return the logits, or the last hidden states, or else everything in a model's output."""
     if "start_logits" in output:
         return torch.stack([output["start_logits"], output["end_logits"]], dim=-1)
-    found = output["logits"] if "logits" in output else output["last_hidden_state"]
-    assert isinstance(found, Tensor)
-    return found
+    for name in ("logits", "last_hidden_state"):
+        if isinstance(output.get(name), Tensor):
+            return output[name]
+    parts = [part for part in output.values() if isinstance(part, Tensor) and part.is_floating_point()]
+    return torch.cat([part.flatten() for part in parts])  # models of several towers
 
 
 def loss_of(model: nn.Module, call: Call) -> Tensor:

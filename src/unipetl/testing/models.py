@@ -70,7 +70,8 @@ def randomize(model: nn.Module, *, seed: int = 0) -> None:
                 continue
             if parameter.dim() >= 2:
                 table = "emb" in name or name.rpartition(".")[0].endswith(("wte", "wpe", "shared"))
-                fan_in = 4 if table else math.prod(parameter.shape[1:])
+                stacked = parameter.dim() == 3 and "expert" in name  # one matrix for each expert
+                fan_in = 4 if table else parameter.shape[-1] if stacked else math.prod(parameter.shape[1:])
                 parameter.copy_(noise / math.sqrt(fan_in))
             else:
                 parameter.copy_(noise * 0.2 + (0.0 if name.endswith("bias") else 1.0))

@@ -5,9 +5,12 @@ arguments of one call.
 """
 
 from unipetl.testing.laws.base import leaves_the_base_alone
+from unipetl.testing.laws.checkpoints import trains_through_checkpoints
+from unipetl.testing.laws.compiling import compiles_to_one_graph
 from unipetl.testing.laws.folding import folds_and_unfolds, refuses_cleanly
 from unipetl.testing.laws.generation import generates_the_same_without_cache
 from unipetl.testing.laws.gradients import trains_its_own_and_nothing_else
+from unipetl.testing.laws.half import computes_in_bfloat16
 from unipetl.testing.laws.identity import promises_zero, starts_as_the_bare_model
 from unipetl.testing.laws.padding import ignores_padding
 from unipetl.testing.laws.removal import Snapshot, detaches_exactly
@@ -15,6 +18,8 @@ from unipetl.testing.laws.saving import survives_saving
 
 __all__ = [
     "Snapshot",
+    "compiles_to_one_graph",
+    "computes_in_bfloat16",
     "detaches_exactly",
     "folds_and_unfolds",
     "generates_the_same_without_cache",
@@ -25,4 +30,5 @@ __all__ = [
     "starts_as_the_bare_model",
     "survives_saving",
     "trains_its_own_and_nothing_else",
+    "trains_through_checkpoints",
 ]

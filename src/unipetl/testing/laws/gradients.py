@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -14,11 +15,14 @@ from unipetl.testing.compare import Call, loss_of, require, scatter
 _DRAWS = 4
 
 
-def trains_its_own_and_nothing_else(model: nn.Module, method: Method | str, call: Call, **attaching: Any) -> None:
+def trains_its_own_and_nothing_else(
+    model: nn.Module, method: Method | str, call: Call, *, unused: Collection[str] = (), **attaching: Any
+) -> None:
     """Check which parameters want and get a gradient from one loss.
 
     Every tensor of the changes must get one other than zero; a ReLU may be off for one draw of random values, so
-    several are tried. Pretrained parameters that the method trains must get one.
+    several are tried. Pretrained parameters that the method trains must get one, but for those that the call does
+    not use (``unused``: a pooler whose result is not read, another tower).
 
     Raises:
         CheckError: the law does not hold.
@@ -33,13 +37,13 @@ def trains_its_own_and_nothing_else(model: nn.Module, method: Method | str, call
     silent = {name for name in attachment.tensors() if not name.startswith("model/")}
     for seed in range(_DRAWS):
         scatter(attachment, seed=seed)
-        silent -= _moved(model, attachment, call)
+        silent -= _moved(model, attachment, call, {f"model/{name}" for name in unused})
         if not silent:
             break
     require(not silent, f"the gradient is zero for {_DRAWS} random values of {', '.join(sorted(silent))}.")
 
 
-def _moved(model: nn.Module, attachment: Attachment, call: Call) -> set[str]:
+def _moved(model: nn.Module, attachment: Attachment, call: Call, unused: set[str]) -> set[str]:
     model.zero_grad(set_to_none=True)
     loss = loss_of(model, call)
     require(bool(torch.isfinite(loss)), f"the loss is {loss.item()}.")
@@ -48,6 +52,8 @@ def _moved(model: nn.Module, attachment: Attachment, call: Call) -> set[str]:
     torch.autograd.backward(loss)
     own = attachment.tensors()
     for name, tensor in own.items():
+        if name in unused:
+            continue
         require(tensor.grad is not None, f"{name} gets no gradient.")
         require(tensor.grad is not None and bool(torch.isfinite(tensor.grad).all()), f"{name} has a bad gradient.")
     ids = {id(tensor) for tensor in own.values()}

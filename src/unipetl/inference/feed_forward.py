@@ -1,0 +1,137 @@
+"""Tells, from a trace, which linear maps of a block are its FFN: up, gate and down, or a mixture of experts."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor, nn
+
+from unipetl.architectures import Port, Projection
+from unipetl.architectures.base import FeedForwardTable
+from unipetl.inference.flow import acting
+from unipetl.inference.residual import Joint, is_dropout, surroundings
+from unipetl.inference.tracing import Call, Trace
+
+EXPERTS = re.compile(r"expert|moe|router", re.IGNORECASE)
+
+
+def feed_forward_of(
+    trace: Trace, model: nn.Module, block: str, attention: frozenset[str]
+) -> tuple[FeedForwardTable, Joint] | None:
+    """Return the FFN of a block, or None; ``attention`` are the linear maps that belong to attentions."""
+    mixture = _mixture(trace, block)
+    calls = [call for call in trace.within(block) if call.leaf is not None and call.path not in attention]
+    dense = [c for c in calls if not EXPERTS.search(c.path[len(block) :])]
+    if mixture is not None:
+        dense = [call for call in dense if not f"{call.path}.".startswith(f"{mixture.path}.")]
+    pair = _pair(dense)
+    if pair is None:
+        return None if mixture is None else _mixture_table(trace, block, mixture)
+    ups, down = pair
+    made = _roles(ups, down)
+    if made is None:
+        return None
+    up, gate, first = made
+    assert first.read is not None
+    joint = surroundings(trace, block, first.read, down, first.start)
+    result = Port(_inside(block, joint.result), "output")
+    ends_in_dropout = is_dropout(model.get_submodule(joint.result))
+    table = FeedForwardTable(
+        up=_relative(block, up),
+        gate=_relative(block, gate) if gate else None,
+        down=Projection(_inside(block, down.path)),
+        norm=_norm(block, joint),
+        result=result,
+        join=None if joint.after is None or ends_in_dropout else Port(_inside(block, joint.after), "input"),
+    )
+    return table, joint
+
+
+def _pair(calls: list[Call]) -> tuple[dict[str, tuple[Call, Tensor]], Call] | None:
+    """Return the last linear map that other ones act on, with those; the widest inside, where there are several."""
+    best, widest = None, 0
+    for down in calls:
+        if down.read is None or down.gave is None:
+            continue
+        earlier = [call for call in calls if call.end < down.start and call.path != down.path]
+        by_path = {call.path: call for call in earlier}
+        found = {path: (by_path[path], gradient) for path, gradient in acting(down.read, earlier).items()}
+        if not found or len(found) > 2 or any(call.read is None for call, _ in found.values()):
+            continue
+        inner, outer = down.read.shape[-1], down.gave.shape[-1]
+        if any(call.read.shape[-1] != outer for call, _ in found.values()):  # type: ignore[union-attr]
+            continue
+        if inner >= widest:
+            best, widest = (found, down), inner
+    return best
+
+
+def _roles(ups: dict[str, tuple[Call, Tensor]], down: Call) -> tuple[Projection, Projection | None, Call] | None:
+    """Tell the gate from the map that the result is linear in: scaling the latter scales the result."""
+    assert down.read is not None
+    calls = [call for call, _ in ups.values()]
+    inner = down.read.shape[-1]
+    if len(calls) == 1:
+        leaf = calls[0].leaf
+        assert leaf is not None
+        if leaf.shape[-1] == inner:
+            return Projection(calls[0].path), None, calls[0]
+        if leaf.shape[-1] != 2 * inner:
+            return None
+        halves = [_linear_share(down, calls[0], slice(0, inner)), _linear_share(down, calls[0], slice(inner, None))]
+        up = 0 if halves[0] and not halves[1] else 1
+        return Projection(calls[0].path, up, 2), Projection(calls[0].path, 1 - up, 2), calls[0]
+    linear = [_linear_share(down, call, slice(None)) for call in calls]
+    if linear[0] == linear[1]:
+        linear = [not re.search(r"gate|wi_0|w1|act", call.path.rpartition(".")[2]) for call in calls]
+        if linear[0] == linear[1]:
+            return None
+    up_call, gate_call = (calls[0], calls[1]) if linear[0] else (calls[1], calls[0])
+    return Projection(up_call.path), Projection(gate_call.path), up_call
+
+
+def _linear_share(down: Call, call: Call, columns: slice) -> bool:
+    """Return whether what ``down`` reads is homogeneous of degree one in some columns of a map's result (Euler)."""
+    assert down.read is not None and call.leaf is not None
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.rand(down.read.shape, generator=generator, dtype=torch.float64).to(down.read) + 0.5
+    total = (down.read * weight).sum()
+    (gradient,) = torch.autograd.grad(total, [call.leaf], retain_graph=True)
+    part = (gradient[..., columns] * call.leaf[..., columns]).sum()
+    return bool(torch.isclose(part, total, rtol=1e-3, atol=1e-6))
+
+
+def _mixture(trace: Trace, block: str) -> Call | None:
+    for call in trace.within(block)[1:]:
+        names = {name for name, _ in call.module.named_children()}
+        if "experts" in names or (re.search(r"MoE|Moe|SparseM", type(call.module).__name__) and names):
+            return call
+    return None
+
+
+def _mixture_table(trace: Trace, block: str, mixture: Call) -> tuple[FeedForwardTable, Joint] | None:
+    if mixture.read is None or mixture.gave is None or mixture.read.shape[-1] != mixture.gave.shape[-1]:
+        return None
+    joint = surroundings(trace, block, mixture.read, mixture, mixture.start)
+    table = FeedForwardTable(
+        up=None,
+        down=None,
+        norm=_norm(block, joint),
+        result=Port(_inside(block, joint.result), "output"),
+        reads=_inside(block, mixture.path),
+    )
+    return table, joint
+
+
+def _norm(block: str, joint: Joint) -> str | None:
+    found = joint.before or joint.after
+    return _inside(block, found) if found else None
+
+
+def _relative(block: str, projection: Projection) -> Projection:
+    return Projection(_inside(block, projection.module), projection.part, projection.parts)
+
+
+def _inside(block: str, path: str) -> str:
+    return path.removeprefix(f"{block}.")

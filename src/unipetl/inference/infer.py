@@ -1,0 +1,275 @@
+"""From a model to its table: stacks by structure, projections and sub-layers by one watched forward pass."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from unipetl.architectures import Architecture, StackTable, find_sites, join_path
+from unipetl.architectures.base import AttentionTable, FeedForwardTable
+from unipetl.errors import ArchitectureError
+from unipetl.inference.attention import attentions_of
+from unipetl.inference.blocks import Found, find_stacks
+from unipetl.inference.feed_forward import feed_forward_of
+from unipetl.inference.flow import equal
+from unipetl.inference.inputs import example_inputs
+from unipetl.inference.residual import Joint
+from unipetl.inference.tracing import Trace, trace
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """What was found: a table, and the path of the base model that it starts from."""
+
+    base: str
+    architecture: Architecture
+
+
+def infer(model: nn.Module, inputs: Mapping[str, Any] | None = None) -> Inferred:
+    """Return a table for ``model``, found by its structure and one forward pass.
+
+    Args:
+        model: a model that can compute (not on the meta device).
+        inputs: keyword arguments of one call; made for transformers models.
+
+    Raises:
+        ArchitectureError: nothing was found, or not enough to be sure; the message says what was missing.
+    """
+    stacks = find_stacks(model)
+    if not stacks:
+        raise ArchitectureError(
+            f"{type(model).__name__}: no list of like layers was found. Pass `architecture=` with a table."
+        )
+    seen = trace_of(model, inputs, stacks)
+    base = base_path(model)
+    names = _names(model, stacks)
+    tables, reasons = [], []
+    for found, name in zip(stacks, names, strict=True):
+        try:
+            tables.append(_stack(model, seen, found, name, base))
+        except ArchitectureError as reason:
+            reasons.append(str(reason))
+    if not tables:
+        raise ArchitectureError(" ".join(reasons))
+    model_type = str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
+    architecture = Architecture((model_type,), tuple(tables))
+    find_sites(model, base, architecture)
+    return Inferred(base, architecture)
+
+
+def trace_of(model: nn.Module, inputs: Mapping[str, Any] | None, stacks: Sequence[Found]) -> Trace:
+    """Return a watched forward pass that reaches every stack; towers it does not reach are watched on their own.
+
+    Raises:
+        ArchitectureError: the model does not compute from these inputs.
+    """
+    seen = _try(model, example_inputs(model) if inputs is None else [inputs])
+    for found in stacks:
+        if any(seen.first(block) is not None for block in found.blocks):
+            continue
+        path = _tower(model, found.pattern)
+        if path:
+            try:
+                seen.add(_try(tower := model.get_submodule(path), example_inputs(tower)), path)
+            except ArchitectureError:
+                continue  # the stack's own message says that it was not reached
+    return seen
+
+
+def _try(model: nn.Module, choices: Sequence[Mapping[str, Any]]) -> Trace:
+    reason: Exception | None = None
+    for inputs in choices:
+        try:
+            return trace(model, inputs)
+        except Exception as error:  # noqa: BLE001 - a model may fail in any way on inputs that were guessed
+            reason = reason or error
+    assert reason is not None
+    raise ArchitectureError(
+        f"{type(model).__name__}: its places are found by watching one forward pass, which failed "
+        f"({type(reason).__name__}: {next(iter(str(reason).splitlines()), '')}). Pass `architecture=` with a table."
+    ) from reason
+
+
+def _tower(model: nn.Module, pattern: str) -> str:
+    """Return the innermost model around a stack that has a config and inputs of its own; "" is ``model`` itself."""
+    path = pattern.split(".*.")[0]
+    while path:
+        path = path.rpartition(".")[0]
+        module = model.get_submodule(path)
+        if path and hasattr(module, "config") and hasattr(module, "main_input_name"):
+            return path
+    return ""
+
+
+def base_path(model: nn.Module) -> str:
+    """Return the path of transformers' base model inside ``model``; "" if it is the model itself."""
+    inner = getattr(model, "base_model", model)
+    return next((path for path, module in model.named_modules() if module is inner), "")
+
+
+def _names(model: nn.Module, stacks: Sequence[Found]) -> list[str]:
+    config = getattr(model, "config", None)
+    encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
+    names: list[str] = []
+    for found in stacks:
+        path = found.pattern.lower()
+        name = next((name for name, pattern in _MODALITIES if len(stacks) > 1 and re.search(pattern, path)), None)
+        if name is None:
+            decoder = "decoder" in path if encoder_decoder or "decoder" in path else _generates(model)
+            name = "decoder" if decoder else "encoder"
+        names.append(name)
+    for name in {name for name in names if names.count(name) > 1}:
+        same = [index for index, one in enumerate(names) if one == name]
+        for index in same:
+            names[index] = re.sub(r"[^a-z0-9]+", "_", stacks[index].pattern.lower().replace("*", "")).strip("_")
+    return names
+
+
+_MODALITIES = (
+    ("vision", r"vision|visual|image"),
+    ("audio", r"audio|speech"),
+    ("qformer", r"qformer"),
+    ("text", r"text|language"),
+)
+
+
+def _generates(model: nn.Module) -> bool:
+    able = getattr(model, "can_generate", None)
+    if callable(able) and able():
+        return True
+    config = getattr(model, "config", None)
+    return bool(getattr(config, "use_cache", False)) and not hasattr(config, "type_vocab_size")
+
+
+def _stack(model: nn.Module, seen: Trace, found: Found, name: str, base: str) -> StackTable:
+    attentions: list[list[AttentionTable]] = []
+    forwards: list[FeedForwardTable | None] = []
+    joints: list[Joint] = []
+    executed = [block for block in found.blocks if seen.first(block) is not None]
+    if not executed:
+        raise ArchitectureError(f"{found.pattern!r}: its layers were not reached in a forward pass.")
+    causal = False
+    for block in executed:
+        heads = attentions_of(seen, model, block)
+        own = frozenset().union(*(one.linears for one in heads))
+        ffn = feed_forward_of(seen, model, block, own)
+        attentions.append([one.table for one in heads])
+        joints += [one.joint for one in heads] + ([ffn[1]] if ffn else [])
+        forwards.append(ffn[0] if ffn else None)
+    if not any(attentions) and not any(forwards):
+        raise ArchitectureError(f"{found.pattern!r}: neither an attention nor an FFN was understood in its layers.")
+    pre = sum(one.before is not None for one in joints)
+    post = sum(one.after is not None for one in joints)
+    root = _root(model, found.pattern, base)
+    inside = join_path(base, root)
+    causal = _causal(model, seen, executed[0]) or name == "decoder"
+    entry, tokens = _entry(model, seen, inside, executed[0])
+    choices = list(dict.fromkeys(one for one in forwards if one is not None))
+    return StackTable(
+        stack=name,
+        root=root,
+        blocks=found.pattern.removeprefix(f"{inside}.") if inside else found.pattern,
+        attentions=_merge(attentions, found),
+        feed_forward=choices[0] if choices else None,
+        alternatives=tuple(choices[1:]),
+        norm_first=pre >= post,
+        entry=entry,
+        tokens=tokens,
+        prompt_at="tokens" if entry == tokens else "entry",
+        rotary=_rotary(model, inside),
+        causal=causal,
+    )
+
+
+def _merge(per_block: list[list[AttentionTable]], found: Found) -> tuple[AttentionTable, ...]:
+    """Return the attentions of all blocks; those that not every block has are optional.
+
+    Raises:
+        ArchitectureError: the same module is laid out differently in different blocks.
+    """
+    places: dict[tuple[str, str, str], AttentionTable] = {}
+    for one in (one for block in per_block for one in block):
+        place = (one.kind, one.core, one.query.module)
+        same = places.get(place, one)
+        if replace(same, norm=None) != replace(one, norm=None):
+            raise ArchitectureError(f"{found.pattern!r}: {one.core!r} is laid out differently in different layers.")
+        places[place] = (
+            one if same.norm is None else same
+        )  # a norm that does nothing in the first layer is no norm there
+    made = []
+    for where, one in places.items():
+        everywhere = all(any((t.kind, t.core, t.query.module) == where for t in block) for block in per_block)
+        made.append(replace(one, optional=not everywhere))
+    return tuple(made)
+
+
+def _root(model: nn.Module, pattern: str, base: str) -> str:
+    """Return the innermost module around the blocks that takes tokens, relative to the base model."""
+    path = pattern.split(".*.")[0]
+    root = base
+    while path:
+        path = path.rpartition(".")[0]
+        module = model.get_submodule(path)
+        if hasattr(module, "config") and not isinstance(module, nn.ModuleList) and _takes_inputs(module):
+            root = path
+            break
+        if path == base:
+            break
+    return root.removeprefix(base).removeprefix(".") if base else root
+
+
+def _takes_inputs(module: nn.Module) -> bool:
+    import inspect
+
+    names = set(inspect.signature(module.forward).parameters)
+    return bool(
+        names & {"input_ids", "inputs_embeds", "pixel_values", "input_features", "input_values", "input_tokens"}
+    )
+
+
+def _entry(model: nn.Module, seen: Trace, root: str, block: str) -> tuple[str, str]:
+    """Return the module whose result enters the first block, and the token embedding, relative to the stack.
+
+    The second is "" where a prompt has no place: what enters is not the tokens' vectors, or their sum with positions.
+    """
+    first = seen.first(block)
+    if first is None or first.read is None:
+        return "", ""
+    inside = {id(module): path for path, module in model.get_submodule(root).named_modules(remove_duplicate=False)}
+    earlier = [one for one in seen.calls if id(one.module) in inside and one.end < first.start]
+    earlier = [
+        one for one in earlier if inside[id(one.module)] and one.gave is not None and one.gave.is_floating_point()
+    ]
+    same = [one for one in earlier if equal(one.gave, first.read)]
+    tokens = next((inside[id(one.module)] for one in earlier if _embeds_tokens(one.module, model)), "")
+    if any(_embeds_tokens(one.module, model) for one in same):
+        return tokens, tokens
+    plain = [one for one in same if not list(one.module.children())] or same
+    if not plain:  # functions lie between: anything that comes before the blocks lets gradients through
+        last = [one for one in earlier if not list(one.module.children()) and one.gave.dim() >= 3]  # type: ignore[union-attr]
+        return (tokens or (inside[id(last[-1].module)] if last else "")), ""
+    entry = plain[0]
+    summed = entry.read is not None and entry.read.dim() == 3 and entry.read.is_floating_point()
+    return inside[id(entry.module)], tokens if summed else ""
+
+
+def _embeds_tokens(module: nn.Module, model: nn.Module) -> bool:
+    """Return whether a module is the token embedding, or one tied to it."""
+    try:
+        found = model.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return False
+    return isinstance(module, nn.Embedding) and isinstance(found, nn.Embedding) and module.weight is found.weight
+
+
+def _rotary(model: nn.Module, root: str) -> bool:
+    return any("rotary" in type(module).__name__.lower() for module in model.get_submodule(root).modules())
+
+
+def _causal(model: nn.Module, seen: Trace, block: str) -> bool:
+    cores = [one.path for one in seen.attentions if f"{one.path}.".startswith(f"{block}.")]
+    return any(getattr(model.get_submodule(path), "is_causal", False) for path in cores)

@@ -1,0 +1,56 @@
+"""The factor that an attention puts on q kᵀ, where it computes its softmax itself."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from unipetl.architectures import Projection, columns_of
+from unipetl.forms import Heads
+from unipetl.inference.tracing import Attention, Call
+
+#: Model types whose scores have no fixed origin for learned keys to be weighed against, and why.
+NO_ORIGIN = {"mpt": "its position bias counts from the last key, so that it depends on padding"}
+
+
+def own_softmax(one: Attention, roles: dict[str, Projection], query: Call, key: Call, heads: Heads) -> float | None:
+    """Return the factor c in ``scores = c q kᵀ / sqrt(d) + ...``, or None where there is no such factor.
+
+    It is the second derivative of one score by the query projection's result at its own token and the key
+    projection's at the other; whatever else is added (positions, masks) has none. Rotated queries, and keys that
+    several queries share, have no single factor.
+    """
+    scores = one.scores
+    if scores is None or query.leaf is None or key.leaf is None or not scores.requires_grad:
+        return None
+    if query.leaf.dim() != 3 or heads.query_heads != heads.key_heads or scores.shape[-1] != key.leaf.shape[1]:
+        return None
+    score = scores[..., -1, 0].sum()
+    (first,) = torch.autograd.grad(score, [query.leaf], create_graph=True)
+    if not first.requires_grad:
+        return None
+    generator = torch.Generator().manual_seed(2)
+    weight = torch.rand(first.shape, generator=generator, dtype=torch.float64).to(first) + 0.5
+    weight = weight * _mask(roles["query"], first)
+    (second,) = torch.autograd.grad((first * weight).sum(), [key.leaf], retain_graph=True, allow_unused=True)
+    if second is None:
+        return None
+    ratio = _part(roles["key"], second)[:, 0] / _part(roles["query"], weight)[:, -1]
+    factor = float(ratio.mean())
+    if not torch.allclose(ratio, ratio.mean(), rtol=1e-3, atol=1e-6) or factor <= 0:
+        return None
+    return round(factor * math.sqrt(heads.key_dim), 6)
+
+
+def _part(projection: Projection, h: Tensor) -> Tensor:
+    columns = columns_of(projection, h.shape[-1])
+    return h if columns is None else columns.of(h)
+
+
+def _mask(projection: Projection, h: Tensor) -> Tensor:
+    columns = columns_of(projection, h.shape[-1])
+    if columns is None:
+        return torch.ones_like(h)
+    return columns.replaced(torch.zeros_like(h), columns.of(torch.ones_like(h)))

@@ -1,0 +1,177 @@
+"""Which model types of the installed transformers unipetl can change, and how: the contract, run on all of them.
+
+Every type is built small and random from its own default config, and every named method goes through the laws of
+[check_architecture][unipetl.testing.check_architecture] on it. ``python -m unipetl.testing.coverage --help`` writes the
+result as JSON and as a table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from unipetl.errors import ArchitectureError, PetlError, PlanError
+from unipetl.inference.small import small_config
+from unipetl.method import Method
+from unipetl.planning import plan
+from unipetl.testing.calls import call_reaching, calls_of
+from unipetl.testing.contract import broken_law
+from unipetl.testing.models import randomize
+
+#: The methods of the coverage table.
+METHODS: Mapping[str, str] = {
+    "lora": "lora(rank=2)",
+    "lora everywhere": "lora(rank=2, at=all)",
+    "adapter": "adapter(rank=3)",
+    "houlsby": "houlsby(rank=3)",
+    "pfeiffer": "pfeiffer(rank=3)",
+    "parallel_adapter": "parallel_adapter(rank=3, at=both)",
+    "scaled_parallel_adapter": "scaled_parallel_adapter(rank=3)",
+    "bitfit": "bitfit",
+    "ia3": "ia3",
+    "prefix_tuning": "prefix_tuning(length=3, mlp=4)",
+    "multi_head_parallel_adapter": "multi_head_parallel_adapter(rank=4)",
+    "mam": "mam(length=2, rank=3, mlp=4)",
+    "prompt_tuning": "prompt_tuning(length=3)",
+}
+#: Models larger than this many parameters are left out: their defaults do not shrink.
+LARGEST = 60_000_000
+
+
+@dataclass
+class Row:
+    """What is known of one model type.
+
+    Attributes:
+        model_type: ``config.model_type``.
+        model_class: the class that was built; "" if none could be.
+        stacks: the stacks that were found; ``checked`` those that the call reaches.
+        status: ``checked``, or why not.
+        methods: method -> ``ok``, ``refused: ...`` or ``bug: ...``.
+        skipped: laws that the bare model itself does not satisfy.
+    """
+
+    model_type: str
+    model_class: str = ""
+    status: str = ""
+    stacks: list[str] = field(default_factory=list)
+    checked: list[str] = field(default_factory=list)
+    methods: dict[str, str] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+
+
+def model_types() -> list[str]:
+    """Return every model type that transformers' AutoModel knows."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    return sorted(MODEL_MAPPING_NAMES)
+
+
+def build_type(model_type: str) -> nn.Module:
+    """Return a small random model of a type, with a language-model head where it has one.
+
+    Raises:
+        ArchitectureError: transformers builds none from the type's default config; the message has its reason.
+    """
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    try:
+        small = small_config(CONFIG_MAPPING[model_type](), heads=True)
+        build = next((auto for auto, names in _heads() if model_type in names), "AutoModel")
+        make = getattr(transformers, build).from_config
+        with torch.device("meta"):
+            size = sum(parameter.numel() for parameter in make(copy.deepcopy(small)).parameters())
+        if size > LARGEST:
+            raise ArchitectureError(f"its small form still has {size / 1e6:.0f} million parameters")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model: nn.Module = make(small)
+    except ArchitectureError:
+        raise
+    except BaseException as error:
+        if isinstance(error, (KeyboardInterrupt, TimeoutError)):
+            raise
+        raise ArchitectureError(f"{type(error).__name__}: {_first_line(error)}") from error
+    with contextlib.suppress(ValueError, AttributeError, NotImplementedError):
+        model.set_experts_implementation("eager")  # type: ignore[operator]  # the fused one has no float64
+    randomize(model)
+    return model.double().eval()
+
+
+def _heads() -> list[tuple[str, Mapping[str, Any]]]:
+    from transformers.models.auto import modeling_auto as auto
+
+    return [
+        ("AutoModelForSeq2SeqLM", auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES),
+        ("AutoModelForCausalLM", auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+        ("AutoModelForSequenceClassification", auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),
+    ]
+
+
+def check_type(model_type: str, *, methods: Mapping[str, str] = METHODS, seconds: int = 300) -> Row:
+    """Build a model type and run the contract on it; nothing is raised.
+
+    Args:
+        model_type: one of [model_types][unipetl.testing.coverage.model_types].
+        methods: name -> text of the methods to check.
+        seconds: after which it is given up.
+    """
+    row = Row(model_type)
+    try:
+        with _at_most(seconds):
+            model = build_type(model_type)
+            row.model_class = type(model).__name__
+            _check(model, row, methods)
+    except TimeoutError:
+        row.status = f"given up after {seconds} s"
+    except PetlError as error:
+        row.status = ("not built: " if not row.model_class else "not understood: ") + _first_line(error)
+    except Exception as error:  # noqa: BLE001 - whatever planning raises that is no message of ours is a finding
+        row.status = f"bug: {type(error).__name__}: {_first_line(error)}"
+    return row
+
+
+def _check(model: nn.Module, row: Row, methods: Mapping[str, str]) -> None:
+    architecture = plan(Method(), model).architecture
+    row.stacks = [table.stack for table in architecture.stacks]
+    call, reached = call_reaching(model, architecture)
+    row.checked = [table.stack for table in reached.stacks]
+    if not reached.stacks:
+        raise ArchitectureError("no stack of layers is reached by a call")
+    calls = calls_of(model, call)
+    row.skipped = list(calls.skipped)
+    for name, text in methods.items():
+        try:
+            plan(text, model, architecture=reached)
+        except PlanError as refusal:
+            row.methods[name] = f"refused: {_first_line(refusal)}"
+            continue
+        broken = broken_law(model, text, calls, {"architecture": reached})
+        row.methods[name] = "ok" if broken is None else f"bug: {broken}"
+    row.status = "checked"
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+
+
+@contextlib.contextmanager
+def _at_most(seconds: int) -> Iterator[None]:
+    def give_up(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,48 @@
+"""Gradient checkpointing, of either kind, changes no gradient."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unipetl.attaching import attach
+from unipetl.method import Method
+from unipetl.testing.compare import Call, close, loss_of, scatter
+
+
+def trains_through_checkpoints(model: nn.Module, method: Method | str, call: Call, **attaching: Any) -> None:
+    """Compare the gradients of the changes with and without checkpoints, in training mode and with the same seed.
+
+    A model that does not support checkpoints is passed over.
+
+    Raises:
+        CheckError: the law does not hold.
+    """
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        return
+    scatter(attachment := attach(model, method, **attaching))
+    own = {name: tensor for name, tensor in attachment.tensors().items() if not name.startswith("model/")}
+    if not own:
+        return
+    model.train()
+    wanted = _gradients(model, own, call)
+    for reentrant in (False, True):
+        enable: Any = model.gradient_checkpointing_enable
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the name is being changed, and caches are switched off aloud
+            enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+            found = _gradients(model, own, call)
+        for name, gradient in wanted.items():
+            kind = "reentrant" if reentrant else "plain"
+            close(found[name], gradient, f"the gradient of {name} with {kind} checkpoints")
+
+
+def _gradients(model: nn.Module, own: dict[str, Tensor], call: Call) -> dict[str, Tensor]:
+    model.zero_grad(set_to_none=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.autograd.backward(loss_of(model, call))
+    return {name: torch.zeros_like(t) if t.grad is None else t.grad.clone() for name, t in own.items()}

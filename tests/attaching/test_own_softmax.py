@@ -1,0 +1,118 @@
+"""Learned keys and values where a model computes its softmax itself: DeBERTa with its position terms, MPNet, BLOOM."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+import transformers
+
+import unipetl
+from unipetl.testing import randomize
+from unipetl.testing.compare import outputs, scatter
+
+SMALL = {
+    "vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20,
+    "max_position_embeddings": 40, "pad_token_id": 0,
+}  # fmt: skip
+RELATIVE = {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 4}
+MODELS = {
+    "DeBERTa-v3's settings": ("DebertaV2", {**RELATIVE, "share_att_key": True, "norm_rel_ebd": "layer_norm"}),
+    "DeBERTa-v2, keys of their own": ("DebertaV2", {**RELATIVE, "share_att_key": False}),
+    "DeBERTa": ("Deberta", {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]}),
+    "MPNet": ("MPNet", {}),
+    "BLOOM": ("Bloom", {"n_head": 3, "n_layer": 2}),
+}
+#: The factor on the content's q kᵀ: DeBERTa divides by the number of terms that it adds up.
+FACTOR = {"DeBERTa-v3's settings": 3, "DeBERTa-v2, keys of their own": 3, "DeBERTa": 3, "MPNet": 1, "BLOOM": 1}
+CALL = {"input_ids": torch.tensor([[7, 8, 9, 10, 11], [12, 13, 14, 15, 16]])}
+
+
+def build(name):
+    prefix, settings = MODELS[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = getattr(transformers, f"{prefix}Model")(
+            getattr(transformers, f"{prefix}Config")(**{**SMALL, **settings})
+        )
+    randomize(model)
+    return model.double().eval()
+
+
+def by_hand(model, key, value, queries, factor, layer):
+    """An oracle: the gate of the paper's equation 7, from the scores the model takes its softmax of."""
+    scores = []
+    real = torch.nn.functional.softmax
+
+    def seen(tensor, *args, **kwargs):
+        scores.append(tensor)
+        return real(tensor, *args, **kwargs)
+
+    torch.nn.functional.softmax = seen
+    try:
+        model(**CALL)
+    finally:
+        torch.nn.functional.softmax = real
+    own = scores[layer].reshape(2, 3, 5, 5).exp()
+    learned = torch.einsum("bhnd,hld->bhnl", queries, key).div(math.sqrt(8 * factor)).exp()
+    total = own.sum(-1, keepdim=True) + learned.sum(-1, keepdim=True)
+    return own.sum(-1, keepdim=True) / total, (learned / total) @ value
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_gate_of_the_paper(name):
+    model = build(name)
+    attachment = unipetl.attach(model, "prefix_tuning(length=2, mlp=none)")
+    scatter(attachment)
+    first = next(one for one in attachment.plan.placements if one.site.layer == 0)
+    tensors = {n.rsplit("/", 1)[-1]: t.detach() for n, t in attachment.tensors().items() if n.startswith(first.key)}
+    key, value = (tensors[part].view(2, 3, 8).transpose(0, 1) for part in ("key", "value"))
+    query_module = model.get_submodule(first.site.query.module)
+    output_module = model.get_submodule(first.site.value.module)
+    queries, heads = [], []
+    query_module.register_forward_hook(lambda module, args, output: queries.append(output))
+    output_module.register_forward_pre_hook(lambda module, args: heads.append(args[0]))
+    with torch.no_grad():
+        model(**CALL)
+        changed = heads.pop(0)
+        unipetl.detach(model)
+        queries.clear()
+        heads.clear()
+        model(**CALL)
+        columns = first.site.query.columns
+        query = queries[0] if columns is None else columns.of(queries[0])
+        query, bare = query.view(2, 5, 3, 8).transpose(1, 2), heads[0].view(2, 5, 3, 8).transpose(1, 2)
+        keep, learned = by_hand(model, key, value, query, FACTOR[name], layer=0)
+    wanted = (keep * bare + learned).transpose(1, 2).reshape(2, 5, 24)
+    assert torch.allclose(changed, wanted, atol=1e-6 if name == "BLOOM" else 1e-9)  # BLOOM's softmax is in float32
+    assert not torch.allclose(changed, heads[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_multi_head_adapter_adds_relu_attention(name):
+    model = build(name)
+    attachment = unipetl.attach(model, "multi_head_parallel_adapter(rank=6)")
+    scatter(attachment)
+    result = outputs(model, CALL)
+    assert not torch.allclose(result, outputs(unipetl.attach(build(name), "bitfit").model, CALL), atol=1e-3)
+    assert torch.equal(outputs(copy.deepcopy(model), CALL), result)
+
+
+def test_a_call_that_fails_leaves_no_softmax_widened():
+    model = build("MPNet")
+    bare = torch.nn.functional.softmax(torch.zeros(1, 1, 2, 2), dim=-1)
+    scatter(unipetl.attach(model, "prefix_tuning(length=2, mlp=none)"))
+    wanted = outputs(model, CALL)
+    with pytest.raises((RuntimeError, IndexError, TypeError)):
+        model(inputs_embeds=torch.zeros(1, 3, 24, dtype=torch.float64), attention_mask=torch.zeros(1, 9))
+    assert torch.equal(torch.nn.functional.softmax(torch.zeros(1, 1, 2, 2), dim=-1), bare)
+    assert torch.equal(outputs(model, CALL), wanted)
+
+
+def test_attentions_whose_positions_have_no_origin_are_refused():
+    from unipetl.testing.coverage import build_type
+
+    with pytest.raises(unipetl.errors.PlanError, match="without transformers' attention interface"):
+        unipetl.plan("prefix_tuning", build_type("mpt"))
