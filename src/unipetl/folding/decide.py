@@ -68,7 +68,7 @@ def modules_of(anatomy: Anatomy, op: Op, target: Target) -> tuple[str, ...]:
         return (target.module,)
     ffn = anatomy.feed_forward(op.placement.site)
     assert not isinstance(ffn, str)
-    return (ffn.up, *([ffn.gate] if ffn.gate else []), ffn.down)
+    return ffn.projections
 
 
 def _why_not_weights(anatomy: Anatomy, op: Op, target: Target, packed: set[str], *, dequantize: bool) -> str | None:

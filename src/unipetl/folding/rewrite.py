@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from unipetl.architectures import Port
 from unipetl.folding import linear
 from unipetl.folding.algebra import MIRRORED, Units, factors_of, gated, joined, linear_of, mirrored, units_of
 from unipetl.folding.decide import Decision, chains, inputs
@@ -39,7 +38,7 @@ class Rewriting:
         results, arguments: path of a linear module -> the steps that change its result, or its argument.
         norms: path of a layer norm -> the steps on its result.
         units: up-projection of an FFN -> the FFN and its new hidden units.
-        padded: path of a projection of an FFN -> the number of units it gets in all.
+        padding: of those, units that do nothing, for FFNs that must be as wide as others.
         not_plain: why the result is not a plain model of its class, if it is not.
     """
 
@@ -50,7 +49,7 @@ class Rewriting:
     arguments: dict[str, list[Step]] = field(default_factory=dict)
     norms: dict[str, list[Step]] = field(default_factory=dict)
     units: dict[str, tuple[FeedForward, list[Units]]] = field(default_factory=dict)
-    padded: dict[str, int] = field(default_factory=dict)
+    padding: dict[str, Units] = field(default_factory=dict)
     not_plain: list[str] = field(default_factory=list)
     _of: dict[Op, Units] = field(default_factory=dict)
     _settings: list[SetConfig] = field(default_factory=list)
@@ -70,8 +69,8 @@ class Rewriting:
 
     def modules(self) -> list[str]:
         """Return the paths of the linear modules that change."""
-        ends = [path for ffn, _ in self.units.values() for path in _projections(ffn)]
-        return list(dict.fromkeys([*self.results, *self.arguments, *ends, *self.padded]))
+        ends = [path for ffn, _ in self.units.values() for path in ffn.projections]
+        return list(dict.fromkeys([*self.results, *self.arguments, *ends]))
 
     def _sort(self, order: Order) -> None:
         """Find the steps of every module, and make the hidden units."""
@@ -96,16 +95,19 @@ class Rewriting:
     def _make_units(self, op: Op) -> None:
         ffn = self.anatomy.feed_forward(op.placement.site)
         assert not isinstance(ffn, str)
-        weight = self.anatomy.model.get_submodule(ffn.down)._parameters["weight"]
-        assert weight is not None
-        like = torch.empty(0, dtype=torch.promote_types(weight.dtype, torch.float32), device=weight.device)
-        units = self._as_the_ffn_has_them(op, ffn, units_of(op, like))
+        units = self._as_the_ffn_has_them(op, ffn, units_of(op, self._like(ffn)))
         self._of[op] = units
         self.units.setdefault(ffn.up, (ffn, []))[1].append(units)
         for path, biases in self._new_biases(ffn, units):
             module = self.anatomy.model.get_submodule(path)
             if any(bias is not None for bias in biases) and module._parameters.get("bias") is None:
                 self._say_bias(path)
+
+    def _like(self, ffn: FeedForward) -> Tensor:
+        """Return an empty tensor where and as new units are computed."""
+        weight = self.anatomy.model.get_submodule(ffn.down)._parameters["weight"]
+        assert weight is not None
+        return torch.empty(0, dtype=torch.promote_types(weight.dtype, torch.float32), device=weight.device)
 
     def _new_biases(self, ffn: FeedForward, units: Units) -> list[tuple[str, list[Tensor | None]]]:
         gate = [] if ffn.gate is None else [(ffn.gate, [units.gate_bias])]
@@ -134,7 +136,14 @@ class Rewriting:
             return
         self._settings = found.settings
         for ffn, width in found.padded:
-            self.padded |= dict.fromkeys(_projections(ffn), width)
+            units = self.units.setdefault(ffn.up, (ffn, []))[1]
+            size = width - ffn.width - sum(one.down.shape[0] for one in units)
+            like = self._like(ffn)
+            rows = like.new_zeros(size, ffn.reads)
+            gate = None if ffn.gate is None else rows
+            nothing = Units(rows, None, gate, None, like.new_zeros(ffn.writes, size), None, str(ffn.activation))
+            self.padding[ffn.down] = nothing
+            units.append(nothing)
 
     def _linear(self, path: str) -> list[Edit]:
         """Return the edits of one linear module."""
@@ -146,12 +155,9 @@ class Rewriting:
         for step in self.arguments.get(path, ()):
             self._change_argument(affine, step, inner)
         for ffn, units in self.units.values():
-            if path == ffn.up:
-                _append(affine, [one.down for one in units], [one.down_bias for one in units])
-            elif path == ffn.gate:
-                _append(affine, [one.gate for one in units if one.gate is not None], [one.gate_bias for one in units])
-        if path in self.padded:
-            self._pad(path, affine)
+            _widen(affine, path, ffn, units)
+        if path in self.padding:
+            affine.weight = torch.cat([affine.weight, self.padding[path].up], dim=1)
         if affine.bias is not None and module._parameters.get("bias") is None:
             self._say_bias(path)
         return list(linear.write(self.anatomy.model, path, affine))
@@ -202,17 +208,6 @@ class Rewriting:
                     affine.bias = _sum(affine.bias, weight @ change.constant)
         affine.weight = torch.cat([result, rest], dim=1)
 
-    def _pad(self, path: str, affine: Affine) -> None:
-        """Add hidden units whose weights are 0."""
-        width = self.padded[path]
-        is_last = any(port.module == path for port in self._last_projections())
-        affine.weight = _zeros_after(affine.weight, width, dim=1 if is_last else 0)
-        if affine.bias is not None and not is_last:
-            affine.bias = _zeros_after(affine.bias, width, dim=0)
-
-    def _last_projections(self) -> list[Port]:
-        return [site.value for site in self.anatomy.sites if site.representation == "ffn.down"]
-
     def _norm(self, path: str, steps: Sequence[Step]) -> list[Edit]:
         edits: list[Edit] = []
         ops = [op for step in steps for op in self._folding(step)]
@@ -234,8 +229,30 @@ class Rewriting:
         return edits
 
 
-def _projections(ffn: FeedForward) -> tuple[str, ...]:
-    return (ffn.up, *([ffn.gate] if ffn.gate else []), ffn.down)
+def _widen(affine: Affine, path: str, ffn: FeedForward, units: Sequence[Units]) -> None:
+    """Add the rows of hidden units to a first projection of their FFN, behind the rows that are there.
+
+    Where one module is gate and up at once, each half gets its own rows behind it.
+    """
+    downs = ([one.down for one in units], [one.down_bias for one in units])
+    gates = ([one.gate for one in units if one.gate is not None], [one.gate_bias for one in units])
+    if path not in (ffn.up, ffn.gate):
+        return
+    if not ffn.fused:
+        _append(affine, *(downs if path == ffn.up else gates))
+        return
+    up, gate = ffn.parts
+    assert up is not None
+    assert gate is not None
+    halves = []
+    for part, (rows, biases) in sorted([(up.start, downs), (gate.start, gates)], key=lambda one: one[0]):
+        bias = None if affine.bias is None else affine.bias[part : part + ffn.width]
+        half = Affine(affine.weight[part : part + ffn.width], bias)
+        _append(half, rows, biases)
+        halves.append(half)
+    sizes = [half.weight.shape[0] for half in halves]
+    affine.bias = joined([half.bias for half in halves], sizes, affine.weight)
+    affine.weight = torch.cat([half.weight for half in halves])
 
 
 def _append(affine: Affine, rows: Sequence[Tensor], biases: Sequence[Tensor | None]) -> None:
@@ -243,12 +260,6 @@ def _append(affine: Affine, rows: Sequence[Tensor], biases: Sequence[Tensor | No
     counts = [affine.weight.shape[0], *(one.shape[0] for one in rows)]
     affine.bias = joined([affine.bias, *biases], counts, affine.weight)
     affine.weight = torch.cat([affine.weight, *rows])
-
-
-def _zeros_after(values: Tensor, size: int, *, dim: int) -> Tensor:
-    shape = list(values.shape)
-    shape[dim] = size - shape[dim]
-    return torch.cat([values, values.new_zeros(shape)], dim=dim)
 
 
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:

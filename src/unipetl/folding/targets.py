@@ -179,8 +179,8 @@ def _as_units(op: Op, anatomy: Anatomy) -> Target | str:
     ffn = anatomy.feed_forward(site)
     if isinstance(ffn, str):
         return ffn
-    if ffn.fused is not None:
-        return f"{ffn.fused!r} computes several projections in one, and cannot be widened"
+    if not (ffn.separate or ffn.fused):
+        return f"{ffn.up!r} computes more than the FFN's projections, and cannot be widened"
     if insertion.reads == "residual" and site.residual != site.normed:
         return "it reads the residual stream before the norm, and the FFN's units read it after"
     if op.kind == "factor":

@@ -7,7 +7,7 @@ not trusted but tried: a model without weights is built from the changed config,
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,8 @@ def width_settings(anatomy: Anatomy, wanted: Mapping[str, int], occupied: set[tu
                 if why is not None:
                     return why
                 padded.append((ffn, width))
-    return _tried(anatomy.model, settings, wanted, padded) or Widths(settings, padded)
+    every = [ffn for ffns in layers.values() for ffn in ffns.values()]
+    return _tried(anatomy.model, settings, wanted, padded, every) or Widths(settings, padded)
 
 
 def _name(config: Any, stack: str, width: int) -> str | None:
@@ -84,18 +85,24 @@ def _name(config: Any, stack: str, width: int) -> str | None:
 
 
 def _why_not_padded(model: nn.Module, ffn: FeedForward, occupied: set[tuple[str, str]]) -> str | None:
-    ends = [(ffn.up, "output"), *([(ffn.gate, "output")] if ffn.gate else []), (ffn.down, "input")]
-    for path, side in ends:
+    for path in ffn.projections:
+        side = "input" if path == ffn.down else "output"
         why = why_unreadable(model.get_submodule(path))
         if (path, side) in occupied:
             why = "a change that stays is made for the width it has"
+        if not (ffn.separate or ffn.fused):
+            why = "it computes more than the FFN's projections"
         if why is not None:
             return f"{path!r} must become as wide as the others: {why}"
     return None
 
 
 def _tried(
-    model: nn.Module, settings: list[SetConfig], wanted: Mapping[str, int], padded: list[tuple[FeedForward, int]]
+    model: nn.Module,
+    settings: list[SetConfig],
+    wanted: Mapping[str, int],
+    padded: list[tuple[FeedForward, int]],
+    every: Iterable[FeedForward],
 ) -> str | None:
     """Build the model that the new config describes, without weights; return how its shapes are not the wanted."""
     config = copy.deepcopy(model.config)
@@ -107,17 +114,12 @@ def _tried(
             built: nn.Module = build(config)
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
         return f"{type(model).__name__} cannot be built from its config with {_words(settings)}: {error}"
+    fused = {ffn.up for ffn in every if ffn.fused}
     widths = {**wanted, **{ffn.up: width for ffn, width in padded}}
-    own = {name: p.shape for name, p in model.named_parameters() if ".unipetl." not in f".{name}"}
-    for name, parameter in built.named_parameters():
-        path = name.rpartition(".")[0]
-        if name not in own or own[name] == parameter.shape:
-            continue
-        if path in widths and widths[path] not in parameter.shape:
-            return f"the config's {_words(settings)} does not make {path!r} {widths[path]} wide"
+    widths = {path: width * (1 + (path in fused)) for path, width in widths.items()}
+    shapes = {name: parameter.shape for name, parameter in built.named_parameters()}
     for path, width in widths.items():
-        found = dict(built.named_parameters()).get(f"{path}.weight")
-        if found is None or width not in found.shape:
+        if width not in shapes.get(f"{path}.weight", ()):
             return f"the config's {_words(settings)} does not make {path!r} {width} wide"
     return None
 

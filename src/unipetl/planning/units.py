@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unipetl.architectures import Site
+from unipetl.architectures import Columns, Site
 from unipetl.errors import PlanError
-from unipetl.forms import Bottleneck
+from unipetl.forms import Bottleneck, Features
 from unipetl.forms.bottleneck import ACTIVATIONS, Activation
 from unipetl.method import Modification
 
@@ -26,8 +26,8 @@ class FeedForward:
     Attributes:
         activation_path: the module that computes σ.
         activation: its name among the bottleneck's, or None where it is none of them.
-        width: the number of hidden units.
-        fused: a module that is several of the projections at once, or None.
+        width: the number of hidden units; ``reads`` and ``writes`` the sizes of the FFN's input and result.
+        parts: for ``up`` and ``gate`` the features of their module that they are; None is all of them.
         biases: whether ``up``, ``gate`` (if there is one) and ``down`` have biases.
     """
 
@@ -37,8 +37,31 @@ class FeedForward:
     activation_path: str
     activation: Activation | None
     width: int
-    fused: str | None
+    reads: int
+    writes: int
+    parts: tuple[Columns | None, Columns | None]
     biases: tuple[bool, ...]
+
+    @property
+    def projections(self) -> tuple[str, ...]:
+        """The paths of the modules, each once: ``up`` and ``gate`` may be one."""
+        return tuple(dict.fromkeys((self.up, *([self.gate] if self.gate else []), self.down)))
+
+    @property
+    def fused(self) -> bool:
+        """Whether ``up`` and ``gate`` are the two halves, in either order, of one module."""
+        up, gate = self.parts
+        if up is None or gate is None or self.up != self.gate:
+            return False
+        return sorted((one.start, one.features, one.count) for one in (up, gate)) == [
+            (0, self.width, 1),
+            (self.width, self.width, 1),
+        ]
+
+    @property
+    def separate(self) -> bool:
+        """Whether every projection is a module of its own."""
+        return self.parts == (None, None)
 
 
 def feed_forward_at(model: nn.Module, site: Site, sites: Sequence[Site]) -> FeedForward:
@@ -55,18 +78,20 @@ def feed_forward_at(model: nn.Module, site: Site, sites: Sequence[Site]) -> Feed
     up, down, gate = inside.get("ffn.up"), inside.get("ffn.down"), inside.get("ffn.gate")
     if up is None or down is None:
         raise PlanError(f"layer {site.layer} of the {site.stack.stack} has no FFN of two projections.")
-    fused = [one.value.module for one in (up, down, gate) if one is not None and one.value.columns is not None]
     path = _activation_path(model, up.value.module)
     paths = [one.value.module for one in (up, gate, down) if one is not None]
-    shape = up.shape
+    assert isinstance(up.shape, Features)
+    assert isinstance(down.shape, Features)
     return FeedForward(
         up=up.value.module,
         gate=gate.value.module if gate else None,
         down=down.value.module,
         activation_path=path,
         activation=activation_name(model.get_submodule(path)),
-        width=int(getattr(shape, "out_features", 0)),
-        fused=fused[0] if fused else None,
+        width=up.shape.out_features,
+        reads=up.shape.in_features,
+        writes=down.shape.out_features,
+        parts=(up.value.columns, gate.value.columns if gate else None),
         biases=tuple(getattr(model.get_submodule(one), "bias", None) is not None for one in paths),
     )
 
@@ -108,6 +133,10 @@ def activation_name(module: nn.Module) -> Activation | None:
     return None
 
 
+#: What models call the module of an activation.
+_WORDS = ("act", "gelu", "relu", "silu", "swish")
+
+
 def _activation_path(model: nn.Module, up: str) -> str:
     """Return the path of the module beside ``up`` that is its activation: without parameters, and named for it."""
     owner, _, _ = up.rpartition(".")
@@ -115,7 +144,7 @@ def _activation_path(model: nn.Module, up: str) -> str:
     named = [
         name
         for name, child in parent.named_children()
-        if "act" in name and "drop" not in name and next(child.parameters(), None) is None
+        if any(word in name for word in _WORDS) and "drop" not in name and next(child.parameters(), None) is None
     ]
     if len(named) != 1:
         found = f"found {', '.join(named)}" if named else "found none"
