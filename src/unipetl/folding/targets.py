@@ -135,7 +135,7 @@ def target_of(op: Op, anatomy: Anatomy) -> Target | str:
     if name == "ffn":
         return _as_units(op, anatomy)
     if name == "attention":
-        return "it reads the attention's input, which no later weight reads; a parallel FFN change would be a wider FFN"
+        return "it reads the attention's input, and folding knows no weight that reads it and adds to the result"
     if name == "block" and op.kind == "factor":
         residual = anatomy.beside(site, "ffn.residual")
         norm = None if residual is None else residual.norm_after
