@@ -161,6 +161,19 @@ def test_heads_and_biases_come_back(family, method, task, tmp_path):
     assert again.method.train == attachment.method.train
 
 
+def test_a_head_that_another_attachment_trains_is_not_exported(tmp_path):
+    model = build("roberta", dtype=torch.float64)
+    base = {name: value.clone() for name, value in model.state_dict().items()}
+    scatter(unipetl.attach(model, "lora(rank=2)", name="mine", train_head=False))
+    other = unipetl.attach(model, "head_only", name="other")
+    with torch.no_grad():
+        for value in other.tensors().values():
+            value.add_(1)
+    peft.export(model, tmp_path, name="mine")
+    written = safetensors.torch.load_file(tmp_path / "adapter_model.safetensors")
+    same(written[f"{P}classifier.dense.weight"], base["classifier.dense.weight"], "the head in the file")
+
+
 @pytest.mark.parametrize(
     ("method", "family", "why"),
     [

@@ -94,9 +94,11 @@ def export(
     else:
         config, tensors, wrapped = lora.write(record, places)
     task = task_of(model)
-    current = own_parameters(model)
-    trained = {one: current[one].detach() for one, _ in record.plan.trained}
-    own, modules, biases = write_own(model, trained, wrapped, task)
+    current: dict[str, Tensor] = {key: value.detach() for key, value in own_parameters(model).items()}
+    for other in state_of(model).records.values():
+        if other.active and other is not record:
+            current |= other.parked  # the values that are the base's
+    own, modules, biases = write_own(model, [one for one, _ in record.plan.trained], current, wrapped, task)
     if wrapped:
         tensors |= own
     elif biases:

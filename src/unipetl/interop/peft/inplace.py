@@ -10,7 +10,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from unipetl.attaching.state import CHILD, own_parameters
+from unipetl.attaching.state import CHILD
 from unipetl.errors import InteropError, PlanError
 from unipetl.interop.peft.names import OWN_HEADS, PREFIX, Places
 from unipetl.method import Method, Trained
@@ -93,20 +93,20 @@ def _groups(model: nn.Module, wanted: Collection[str]) -> tuple[tuple[Trained, .
 
 
 def write_own(
-    model: nn.Module, trained: Mapping[str, Tensor], wrapped: Collection[str], task: str | None
+    model: nn.Module, trained: Collection[str], own: Mapping[str, Tensor], wrapped: Collection[str], task: str | None
 ) -> tuple[dict[str, Tensor], list[str], bool]:
     """Return the tensors, ``modules_to_save`` and whether ``bias`` is ``all`` for parameters trained in place.
 
     Args:
         model: the model.
-        trained: name of a parameter -> its value.
+        trained: names of the parameters.
+        own: the values of all of the model's own parameters.
         wrapped: modules that PEFT wraps; their biases have another name.
         task: PEFT's word for the task; for some, PEFT saves the head anyhow.
 
     Raises:
         InteropError: the format cannot say that exactly these are trained.
     """
-    own: dict[str, Tensor] = {name: p.detach() for name, p in own_parameters(model).items()}
     biases = {name for name in own if "bias" in name}
     modules = _whole_modules(model, set(trained))
     inside = {name for name in trained if any(name.startswith(f"{path}.") for path in modules)}
