@@ -82,6 +82,21 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def quantised(session: nox.Session) -> None:
+    """Run the tests on quantised bases, with every quantiser that computes on a CPU."""
+    install(session, "dev")
+    session.install("bitsandbytes", "torchao", "optimum-quanto")
+    session.run("pytest", "tests/quantised", "-m", "slow", *session.posargs)
+
+
+@nox.session
+def coverage_models(session: nox.Session) -> None:
+    """Run the contract on every model type of the installed transformers, and write docs/coverage (an hour)."""
+    install(session, "dev")
+    session.run("python", "-m", "unipetl.testing.coverage_report", "docs", *session.posargs)
+
+
+@nox.session
 def peft(session: nox.Session) -> None:
     """Exchange files with PEFT itself, in an environment that has it."""
     if not session.virtualenv.is_sandboxed:

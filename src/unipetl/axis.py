@@ -34,7 +34,8 @@ class Axis(BaseModel):
     @classmethod
     def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
         annotation = cls.model_fields[info.field_name].annotation if info.field_name else None
-        return value if bool in (annotation, *get_args(annotation)) else refuse_truth(value)
+        kinds = {annotation, *get_args(annotation)}
+        return refuse_truth(value) if kinds & {int, float} and bool not in kinds else value
 
     def plain(self) -> Any:
         """Return the value as JSON-ready data: ``tag`` or ``{tag: {field: value}}``."""

@@ -52,7 +52,10 @@ def _base_values(model: nn.Module, record: Record) -> dict[str, Tensor]:
 
 
 def _sample(values: Tensor) -> bytes:
-    flat = values.detach().reshape(-1)
+    values = values.detach()
+    if type(values) not in (Tensor, torch.nn.Parameter) and hasattr(values, "dequantize"):
+        values = values.dequantize()  # a quantised tensor need not know how to be sliced
+    flat = values.reshape(-1)
     step = max(flat.numel() // _SAMPLES, 1)
     chosen = flat[::step][:_SAMPLES].to("cpu", torch.float32).to(torch.bfloat16)
     return chosen.view(torch.int16).numpy().tobytes()

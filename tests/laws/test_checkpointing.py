@@ -7,7 +7,7 @@ import torch
 
 import unipetl
 from laws.support import EACH_FAMILY, EXAMPLES, broken, explore, family_named, fresh, refused
-from unipetl.attaching.entry import EntryHook
+from unipetl.attaching.entry import EntryHook, VectorsHook
 from unipetl.testing import SMALL, batch
 from unipetl.testing.compare import close, loss_of, require, scatter
 
@@ -75,7 +75,8 @@ def test_named_methods(family, name):
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 def test_planted_input_without_gradient(monkeypatch):
-    monkeypatch.setattr(EntryHook, "__call__", lambda *_: None)  # audio enters a model without an embedding
+    monkeypatch.setattr(EntryHook, "__call__", lambda *_: None)
+    monkeypatch.setattr(VectorsHook, "__call__", lambda *_: None)  # audio enters a model without an embedding
     with pytest.raises((unipetl.errors.CheckError, RuntimeError), match=r"no gradient with|does not require grad"):
         law(fresh(family_named("whisper")), SMALL["lora"])
 

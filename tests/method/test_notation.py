@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -147,6 +148,14 @@ def test_truth_is_a_value_where_truth_is_asked_for():
     (one,) = parse(text).modifications
     assert one.representation.optional is True
     assert one.form.bias is False
+
+    class Mine(Bottleneck):
+        anything: Any = None
+        either: int | bool = 0
+
+    assert (Mine(rank=1, anything=True, either=True).anything, Mine(rank=1, either=True).either) == (True, True)
+    with pytest.raises(MethodError, match="rank: true and false"):
+        Mine(rank=True)
 
 
 def test_methods_are_immutable_data():

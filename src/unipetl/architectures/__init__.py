@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from unipetl.architectures.bart import BART, MARIAN, MBART, WHISPER
-from unipetl.architectures.base import Architecture, Columns, Port, Projection, Site, StackTable
+from unipetl.architectures.base import (
+    Architecture,
+    AttentionTable,
+    Columns,
+    FeedForwardTable,
+    Port,
+    Projection,
+    Site,
+    StackTable,
+)
 from unipetl.architectures.bert import BERT, ROBERTA
 from unipetl.architectures.distilbert import DISTILBERT
 from unipetl.architectures.gpt2 import GPT2
@@ -55,7 +64,9 @@ __all__ = [
     "ARCHITECTURES",
     "Architecture",
     "ArchitectureError",
+    "AttentionTable",
     "Columns",
+    "FeedForwardTable",
     "Port",
     "Projection",
     "Site",

@@ -35,10 +35,15 @@ class VectorsHook:
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the arguments with vectors that require a gradient, while checkpointing is on."""
         vectors = kwargs.get("inputs_embeds")
+        first = vectors is None and bool(args)
+        vectors = args[0] if first else vectors
         checkpointing = getattr(self.block, "gradient_checkpointing", False) and self.block.training
-        if not checkpointing or not torch.is_grad_enabled() or vectors is None or vectors.requires_grad:
+        if not checkpointing or not torch.is_grad_enabled() or not isinstance(vectors, Tensor):
             return None
-        return args, {**kwargs, "inputs_embeds": vectors.detach().requires_grad_(True)}
+        if vectors.requires_grad or not vectors.is_floating_point():
+            return None
+        vectors = vectors.detach().requires_grad_(True)
+        return ((vectors, *args[1:]), kwargs) if first else (args, {**kwargs, "inputs_embeds": vectors})
 
 
 @dataclass

@@ -164,7 +164,8 @@ def _install_softmax(model: nn.Module, ports: Ports, record: Record, one: Placem
 def _install_stack_hooks(model: nn.Module, active: list[Record]) -> None:
     for root, entry, first_block in sorted({stack for record in active for stack in record.plan.stacks}):
         block = model.get_submodule(first_block)
-        model.get_submodule(entry).register_forward_hook(EntryHook(block))
+        if entry:
+            model.get_submodule(entry).register_forward_hook(EntryHook(block))
         model.get_submodule(root).register_forward_pre_hook(VectorsHook(block), with_kwargs=True)
     rotary = {
         one.site.stack_root

@@ -7,6 +7,7 @@ checkpoints/         while it trains; gone when it is done
 adapter/             the trained attachment, as unipetl.save writes it
 predictions.jsonl    one line per evaluation example
 metrics.json         the result; written last, so its presence says that the run is done
+.lock                while a process is at work here: which one
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Plan:
         placements: every change, in the order of the computation.
         groups: what placements share.
         trained: the pretrained or head parameters that are trained too, with their sizes.
-        stacks: for each stack its module, the module whose result enters its blocks, and its first block.
+        stacks: for each stack its module, the module whose result enters its blocks (or ""), and its first block.
         head: the parameters of the task head, if there is one.
         base_parameters: size of the model itself.
     """

@@ -70,11 +70,10 @@ def _entries(sites: tuple[Site, ...]) -> tuple[tuple[str, str, str], ...]:
     found = {
         (
             site.stack_root,
-            join_path(site.stack_root, site.stack.entry),
+            join_path(site.stack_root, site.stack.entry) if site.stack.entry else "",
             join_path(site.stack_root, f"{site.stack.blocks}.0".replace(".*.", ".0.")),
         )
         for site in sites
-        if site.stack.entry
     }
     return tuple(sorted(found))
 

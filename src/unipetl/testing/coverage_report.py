@@ -31,13 +31,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m unipetl.testing.coverage_report", description=__doc__)
     parser.add_argument("folder", type=Path, help="where coverage.json and coverage.md are written")
     parser.add_argument("--types", default="", help="model types, separated by commas; all by default")
+    parser.add_argument("--methods", default="", help="methods, separated by commas; all of the table by default")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
     parser.add_argument("--seconds", type=int, default=300, help="for one model type (default: 300)")
     options = parser.parse_args(arguments)
     path = options.folder / "coverage.json"
     known = json.loads(path.read_text(encoding="utf-8"))["types"] if path.exists() else {}
     wanted = options.types.split(",") if options.types else model_types()
-    jobs = [(name, options.seconds) for name in wanted]
+    methods = {name: METHODS[name] for name in options.methods.split(",")} if options.methods else dict(METHODS)
+    jobs = [(name, methods, options.seconds) for name in wanted]
     with multiprocessing.get_context("spawn").Pool(options.jobs, _quiet, maxtasksperchild=20) as pool:
         for number, row in enumerate(pool.imap_unordered(_one, jobs), start=1):
             known[row["model_type"]] = row
@@ -55,8 +57,9 @@ def _quiet() -> None:
     transformers.logging.set_verbosity_error()
 
 
-def _one(job: tuple[str, int]) -> dict[str, Any]:
-    return asdict(check_type(job[0], seconds=job[1]))
+def _one(job: tuple[str, dict[str, str], int]) -> dict[str, Any]:
+    name, methods, seconds = job
+    return asdict(check_type(name, methods=methods, seconds=seconds))
 
 
 def _short(row: dict[str, Any]) -> str:
@@ -74,7 +77,9 @@ def _write(folder: Path, rows: dict[str, Any]) -> None:
     data = {
         "transformers": transformers.__version__,
         "torch": torch.__version__.partition("+")[0],
-        "methods": dict(METHODS),
+        "methods": {
+            name: text for name, text in METHODS.items() if any(name in row["methods"] for row in rows.values())
+        },
         "types": ordered,
     }
     write_text(folder / "coverage.json", json.dumps(data, indent=1, ensure_ascii=False) + "\n")

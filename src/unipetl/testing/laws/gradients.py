@@ -49,8 +49,12 @@ def _moved(model: nn.Module, attachment: Attachment, call: Call, unused: set[str
     require(bool(torch.isfinite(loss)), f"the loss is {loss.item()}.")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         return set()
-    torch.autograd.backward(loss)
     own = attachment.tensors()
+    if not loss.requires_grad:
+        idle = set(own) <= unused
+        require(idle, "no gradient can be taken: what the method trains does not act on the loss.")
+        return set(own)
+    torch.autograd.backward(loss)
     for name, tensor in own.items():
         if name in unused:
             continue

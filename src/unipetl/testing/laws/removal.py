@@ -94,8 +94,9 @@ def detaches_exactly(model: nn.Module, method: Method | str, call: Call, **attac
     """
     before, bare = Snapshot.of(model), outputs(model, call)
     attachment = scatter(attach(model, method, **attaching))
-    if any(parameter.requires_grad for parameter in model.parameters()):
-        torch.autograd.backward(loss_of(model, call))
+    loss = loss_of(model, call)
+    if loss.requires_grad:
+        torch.autograd.backward(loss)
     with torch.no_grad():
         for tensor in attachment.tensors().values():
             tensor.add_(0.1)
