@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from unipetl.attaching.state import Record, State
-from unipetl.folding.linear import dequantised, why_unreadable
+from unipetl.folding.linear import can_be_dense, why_unreadable
 from unipetl.folding.steps import Op, Order, Step
 from unipetl.folding.targets import Anatomy, Target, target_of
 from unipetl.forms import HeadAttention
@@ -81,7 +81,7 @@ def _why_not_weights(anatomy: Anatomy, op: Op, target: Target, packed: set[str],
         why = why_unreadable(module)
         if why is None:
             continue
-        possible = dequantised(anatomy.model, path) is not None
+        possible = can_be_dense(module)
         if not (dequantize and possible):
             hint = "; pass dequantize=True to replace it by a dense one" if possible else ""
             return f"{path!r}: {why}{hint}"

@@ -16,6 +16,8 @@ from unipetl.architectures import Port
 from unipetl.errors import FoldError
 from unipetl.folding.edits import Edit, SetAttribute, SetModule, SetParameter
 
+#: How many unit vectors a quantised module is given at a time.
+_ROWS = 1024
 #: The attributes with the sizes of a linear module, as (in, out): torch's, and those of transformers' Conv1D.
 _SIZES = (("in_features", "out_features"), ("nx", "nf"))
 
@@ -103,36 +105,45 @@ def parameter(values: Tensor, like: nn.Parameter, path: str) -> nn.Parameter:
     return nn.Parameter(data, requires_grad=like.requires_grad)
 
 
-def dequantised(model: nn.Module, path: str) -> Edit | None:
-    """Return the edit that replaces a quantised linear module by a dense one of the same values, or None.
+def can_be_dense(module: nn.Module) -> bool:
+    """Return whether [dequantised][] can be tried: a linear module of known sizes, whose values are here."""
+    held = [*module.parameters(), *module.buffers()]
+    return _sizes(module) == _SIZES[0] and not any(one.is_meta for one in held)
 
-    It can be done where the module's weight says how (``dequantize()``): torch's quantised modules, torchao's
-    tensors and others that follow them. The dense weight is in the dtype of its bias, or of the model.
+
+def dequantised(model: nn.Module, path: str) -> Edit:
+    """Return the edit that replaces a quantised linear module by a dense one that computes the same.
+
+    The weight is read off what the module computes for unit vectors, whatever its way of storing it; the bias for
+    zeros. It is compared on random vectors, since some kernels round their input as well.
+
+    Raises:
+        FoldError: the module cannot be called so, or is not linear.
     """
     module = model.get_submodule(path)
-    weight = module._parameters.get("weight")
-    if weight is None:
-        method = getattr(module, "weight", None)  # torch's own quantised Linear has a method of this name
-        weight = method() if callable(method) else method
-    unpack = getattr(weight, "dequantize", None)
-    if unpack is None or _sizes(module) != _SIZES[0]:
-        return None
-    values = unpack().detach()
-    if not isinstance(values, Tensor) or not values.is_floating_point() or values.dim() != 2:
-        return None
-    bias = getattr(module, "bias", None)
-    bias = bias() if callable(bias) else bias
-    like = bias if bias is not None and bias.is_floating_point() else next(_floating(model), values)
-    values = values.to(like.dtype)
-    dense = nn.Linear(values.shape[1], values.shape[0], bias=bias is not None, device="meta")
-    dense.weight = nn.Parameter(values.clone(), requires_grad=False)
-    if bias is not None:
-        dense.bias = nn.Parameter(bias.detach().to(values.dtype).clone(), requires_grad=False)
+    like = next((one for one in model.parameters() if one.is_floating_point()), None)
+    device = next((one.device for one in (*module.parameters(), *module.buffers())), None)
+    inner = int(module.__dict__["in_features"])
+    dtype = torch.float32 if like is None else like.dtype
+    generator = torch.Generator().manual_seed(0)
+    try:
+        with torch.no_grad():
+            bias = module.forward(torch.zeros(1, inner, dtype=dtype, device=device))[0]
+            units = torch.eye(inner, dtype=dtype, device=device)
+            weight = torch.cat([module.forward(rows) - bias for rows in torch.split(units, _ROWS)]).T.contiguous()
+            x = torch.randn(16, inner, generator=generator).to(dtype=dtype, device=device)
+            gap = (module.forward(x) - nn.functional.linear(x, weight, bias)).abs().max()
+            size = nn.functional.linear(x, weight).abs().max()
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise FoldError(f"{path!r}: its weight cannot be read off what it computes: {error}") from error
+    if not bool(gap <= 0.05 * size):
+        raise FoldError(f"{path!r}: a {type(module).__name__} that computes no linear map; it cannot be made dense.")
+    biased = getattr(module, "bias", None) is not None
+    dense = nn.Linear(inner, weight.shape[0], bias=biased, device="meta")
+    dense.weight = nn.Parameter(weight, requires_grad=False)
+    if biased:
+        dense.bias = nn.Parameter(bias, requires_grad=False)
     return SetModule(path, dense.train(module.training))
-
-
-def _floating(model: nn.Module) -> Iterator[Tensor]:
-    return (one for one in model.parameters() if one.is_floating_point())
 
 
 def _sizes(module: nn.Module) -> tuple[str, str] | None:

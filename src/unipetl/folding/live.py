@@ -115,8 +115,7 @@ def fold(
         uninstall(model)
         for record in work.chosen:
             unhang(model, record)
-        dense = [dequantised(model, path) for path in work.decision.packed]
-        this.undo = apply_all(model, [edit for edit in dense if edit is not None])
+        this.undo = apply_all(model, [dequantised(model, path) for path in work.decision.packed])
         rewriting = Rewriting(work.anatomy, work.decision, work.occupied())
         edits = [*rewriting.compute(work.order), *_untied(model, work)]
         not_plain = [*rewriting.not_plain, *_broken_ties(model, rewriting), *work.others()]
@@ -186,9 +185,12 @@ class _Work:
         return ends
 
     def others(self) -> list[str]:
-        """Why the model is not plain after this fold: attachments that were not asked to fold."""
+        """Why the model is not plain after this fold, whatever it does: other attachments, or quantised modules."""
         left = [record.name for record in self.state.records.values() if record not in self.chosen]
-        return [f"the attachment {name!r} is not folded; detach it first" for name in left]
+        reasons = [f"the attachment {name!r} is not folded; detach it first" for name in left]
+        if getattr(getattr(self.anatomy.model, "config", None), "quantization_config", None) is not None:
+            reasons.append("the model's config says that it is quantised")
+        return reasons
 
     def report(self, not_plain: list[str], edits: Sequence[Edit]) -> Folding:
         settings = {edit.name: edit.value for edit in edits if isinstance(edit, SetConfig)}
