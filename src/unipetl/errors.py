@@ -67,6 +67,10 @@ class DownloadError(TaskError):
     """Something must be fetched and cannot be."""
 
 
+class MissingPackageError(PetlError, ImportError):
+    """A package that only some tasks need is not installed; the message has the command that installs it."""
+
+
 class RecipeError(PetlError, ValueError):
     """A recipe or comparison plan is wrong; the message names the line and the field."""
 

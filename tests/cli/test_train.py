@@ -62,6 +62,26 @@ def test_options_win_over_the_file_and_settings_over_both(tmp_path):
     assert (shown["limit"], shown["train_head"]) == (7, False)
 
 
+def test_options_of_the_task_are_set_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.undo()  # the real tasks, not the tiny one
+    path = tmp_path / "recipe.yaml"
+    path.write_text("task: xsum\nmethod: lora\noptions: {train: a.csv, dev_cap: 3}\n")
+    settings = ("--set", "options.dev_cap=5", "--set", "options.generation={num_beams: 2}")
+    found = data("train", path, *settings, "--dry-run")["options"]
+    assert found == {"train": "a.csv", "dev_cap": 5, "generation": {"num_beams": 2}}
+    path.write_text("task: xsum\nmethod: lora\noptions:\n  dev_cap: 3\n  trian: a.csv\n")
+    assert "recipe.yaml:5: options: task 'xsum' has no option 'trian'. Did you mean 'train'?" in refusal("train", path)
+
+
+def test_data_that_is_wrong_is_named_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.undo()  # the real tasks, not the tiny one
+    (tmp_path / "a.csv").write_bytes("text,label\nfilm,1\nbr\xe9f,0\n".encode("latin1"))
+    args = ("train", "-t", "csv-classification", "-m", "none", "-x", "lora", "-o", tmp_path / "out")
+    assert "line 3: byte 3 (0xe9) is not UTF-8" in refusal(*args, "--set", f"options.train={tmp_path / 'a.csv'}")
+    assert "has no option 'trian'. Did you mean 'train'" in refusal(*args, "--set", "options.trian=a")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_method_file_is_taken_in(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(parse("lora(rank=3)").to_yaml())

@@ -122,7 +122,7 @@ def test_an_unknown_task_is_said_with_its_line(tmp_path, load, text, faults):
     lines = str(caught.value).splitlines()
     assert [line.split(": ")[:2] for line in lines] == [[f"{path}:{at}", field] for at, field in faults.items()]
     (said,) = (line for line in lines if "unknown task" in line)
-    assert said.endswith("unknown task 'sentimant'. Did you mean 'sentiment'? Known: mine, pronounce, sentiment.")
+    assert "unknown task 'sentimant'. Did you mean 'sentiment'? Known: causal-lm, " in said
 
 
 def test_tasks_of_ones_own_are_known_to_whoever_names_them(tmp_path):

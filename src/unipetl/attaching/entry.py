@@ -19,11 +19,12 @@ class EntryHook:
 
     block: nn.Module
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """Mark the tensor that enters the blocks, while checkpointing is on."""
-        checkpointing = getattr(self.block, "gradient_checkpointing", False)
-        if checkpointing and self.block.training and torch.is_grad_enabled() and isinstance(output, Tensor):
-            output.requires_grad_(True)
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """Return the tensor that enters the blocks with a gradient, while checkpointing is on."""
+        checkpointing = getattr(self.block, "gradient_checkpointing", False) and self.block.training
+        if not checkpointing or not torch.is_grad_enabled() or not isinstance(output, Tensor) or output.requires_grad:
+            return None
+        return output.detach().requires_grad_(True).clone()  # a copy, as some models add to it in place
 
 
 @dataclass
@@ -42,7 +43,7 @@ class VectorsHook:
             return None
         if vectors.requires_grad or not vectors.is_floating_point():
             return None
-        vectors = vectors.detach().requires_grad_(True)
+        vectors = vectors.detach().requires_grad_(True).clone()
         return ((vectors, *args[1:]), kwargs) if first else (args, {**kwargs, "inputs_embeds": vectors})
 
 

@@ -95,6 +95,7 @@ def _quiet(*, verbose: bool) -> Iterator[None]:
         return
     before = {name: logging.getLogger(name).level for name in _LOUD}
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read when transformers is first imported
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # so is this, by huggingface_hub
     for name in _LOUD:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:

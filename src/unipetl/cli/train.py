@@ -21,9 +21,14 @@ EXAMPLES = examples(
     ("a recipe; run it again to go on after an interruption", "unipetl train recipe.yaml -o runs/first"),
     ("without a file", 'unipetl train --task pronounce -x "lora(rank=8)" --seed 0 --seed 1'),
     ("with training arguments of transformers", "unipetl train recipe.yaml --set training.learning_rate=1e-3"),
+    (
+        "on files of your own",
+        "unipetl train -t csv-classification -m MODEL -x lora --set options.train=a.csv --set options.validation=b.csv",
+    ),
     ("the recipe that results, without running it", "unipetl train --task sentiment -x mam --dry-run"),
 )
-TRAINING = "training."
+#: Fields of a recipe that are mappings, whose entries are set one by one.
+PARTS = ("training", "options")
 
 
 def command(
@@ -44,7 +49,11 @@ def command(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A field of the recipe, or training.ARGUMENT; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A field of the recipe, training.ARGUMENT or options.OPTION; repeatable.",
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many training examples.")] = None,
     train_head: Annotated[bool | None, typer.Option("--train-head/--no-train-head", help="Train a task head.")] = None,
@@ -68,7 +77,7 @@ def command(
         "train_head": train_head,
     }
     chosen = _recipe(recipe, {name: value for name, value in given.items() if value is not None}, settings or ())
-    get_task(chosen.task)
+    get_task(chosen.task).configure(chosen.options)
     if dry_run:
         screen.show_json(chosen.resolved()) if as_json else screen.show(chosen.to_yaml().rstrip())
         return
@@ -127,9 +136,10 @@ def _set(data: dict[str, Any], setting: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
-    if name.startswith(TRAINING):
-        before = data.get("training", {})
+    part, dot, entry = name.partition(".")
+    if dot and part in PARTS:
+        before = data.get(part, {})
         if isinstance(before, dict):  # the recipe refuses anything else
-            data["training"] = {**before, name.removeprefix(TRAINING): value}
+            data[part] = {**before, entry: value}
     else:
         data[name] = value

@@ -127,6 +127,8 @@ def _on_bar(bar: Bar, title: str) -> Listener:
     update = _update(bar, line, title)
 
     def listen(progress: Progress) -> None:
+        if progress.note:
+            bar.console.print(f"{title}: {progress.note}", style="yellow", markup=False, highlight=False)
         update(progress)
         if progress.phase == "done":
             bar.remove_task(line)
@@ -148,6 +150,8 @@ def _in_lines(title: str) -> Listener:
     phases: list[str] = []
 
     def listen(progress: Progress) -> None:
+        if progress.note:
+            screen.say(f"{title}: {progress.note}", style="yellow")
         if progress.phase not in phases:
             phases.append(progress.phase)
             steps = f", {progress.total} steps" if progress.phase == "train" and progress.total else ""

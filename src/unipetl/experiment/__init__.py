@@ -21,8 +21,10 @@ _HOMES = {
     "demo_plan": "unipetl.experiment.demo",
     "evaluate": "unipetl.experiment.use",
     "fold_run": "unipetl.experiment.use",
+    "interval": "unipetl.experiment.sureness",
     "load_plan": "unipetl.experiment.grid",
     "load_recipe": "unipetl.experiment.recipe",
+    "paired": "unipetl.experiment.sureness",
     "plan_schema": "unipetl.experiment.grid",
     "predict": "unipetl.experiment.use",
     "recipe_schema": "unipetl.experiment.recipe",
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     from unipetl.experiment.recipe import load_recipe as load_recipe
     from unipetl.experiment.recipe import recipe_schema as recipe_schema
     from unipetl.experiment.running import run as run
+    from unipetl.experiment.sureness import interval as interval
+    from unipetl.experiment.sureness import paired as paired
     from unipetl.experiment.table import Comparison as Comparison
     from unipetl.experiment.table import report as report
     from unipetl.experiment.trainer import PetlSeq2SeqTrainer as PetlSeq2SeqTrainer

@@ -1,4 +1,7 @@
-"""The ``training:`` part of a recipe: transformers' own arguments, by their own names, checked by their types."""
+"""The ``training:`` part of a recipe: transformers' own arguments, by their own names, checked by their types.
+
+One argument is unipetl's: ``max_tokens_per_batch``, see [unipetl.experiment.batches][].
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,9 @@ import enum
 import typing
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from unipetl.errors import RunError, nearest
 from unipetl.experiment.marked import Fault
@@ -36,6 +39,8 @@ OURS = {
     "fsdp_config": "use PetlTrainer's parent, transformers' Trainer, with it",
     "parallelism_config": "use PetlTrainer's parent, transformers' Trainer, with it",
 }
+#: unipetl's own arguments, which go to its Trainer classes and not to TrainingArguments.
+OWN: dict[str, Any] = {"max_tokens_per_batch": Annotated[int, Field(ge=1, strict=True)] | None}
 #: Where a run differs from transformers' defaults: nothing is reported to a service, and two checkpoints are kept.
 DEFAULTS: dict[str, Any] = {"report_to": "none", "save_total_limit": 2, "logging_nan_inf_filter": False}
 
@@ -45,7 +50,7 @@ def check(training: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
 
     YAML's ``no`` is taken for the word where a word is due, as in ``save_strategy: no``.
     """
-    known = _fields()
+    known = _fields() | OWN
     fine: dict[str, Any] = {}
     wrong: list[Fault] = []
     for name, value in training.items():
@@ -74,6 +79,7 @@ def build(training: Mapping[str, Any], output_dir: Path, seed: int, *, generates
 
     kind = Seq2SeqTrainingArguments if generates else TrainingArguments
     given = {**DEFAULTS, "dataloader_pin_memory": torch.cuda.is_available(), **training}
+    given = {name: value for name, value in given.items() if name not in OWN}
     strange = set(given) - {field.name for field in dataclasses.fields(kind)}
     if strange:
         raise RunError(f"training: {min(strange)!r} is for tasks that generate text, and this one classifies.")
@@ -85,10 +91,15 @@ def build(training: Mapping[str, Any], output_dir: Path, seed: int, *, generates
         raise RunError(f"training: transformers refuses these arguments: {error}") from error
 
 
+def own(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that are unipetl's, for its Trainer classes."""
+    return {name: training[name] for name in OWN if name in training}
+
+
 def schema() -> dict[str, Any]:
     """Return the JSON schema of the ``training:`` mapping."""
     properties = {}
-    for name, hint in _fields().items():
+    for name, hint in (_fields() | OWN).items():
         if name in OURS:
             continue
         words = _words(hint)

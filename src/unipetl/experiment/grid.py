@@ -7,7 +7,7 @@ For example::
     training: {num_train_epochs: 3, learning_rate: 1e-3}
     methods: {zero-shot: none, lora: lora(rank=8), full: {method: full, training: {learning_rate: 1e-4}}}
 
-A task may be a mapping with its own ``model``, limits, ``training``, and ``methods`` that differ there.
+A task may be a mapping with its own ``model``, limits, ``options``, ``training``, and ``methods`` that differ there.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from unipetl.experiment.recipe import (
     Seeds,
     Training,
     method_schema,
+    option_faults,
     seeds_schema,
     task_faults,
 )
@@ -63,6 +64,7 @@ class TaskPart(BaseModel):
     model: str | None = None
     limit: Count | None = None
     evaluation_limit: Count | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
     training: Training = Field(default_factory=dict)
     methods: dict[str, Override] = Field(default_factory=dict)
 
@@ -149,6 +151,7 @@ class ComparePlan(Checked):
                     train_head=one.train_head,
                     limit=part.limit or self.limit,
                     evaluation_limit=part.evaluation_limit or self.evaluation_limit,
+                    options=part.options,
                     training={**self.training, **part.training, **one.training, **here.training},
                     name=label,
                 )
@@ -172,7 +175,22 @@ def load_plan(path: str | Path, *, tasks: Iterable[str] | None = ()) -> CompareP
     Raises:
         RecipeError: with the file, the line, the field and the near match of everything that is wrong.
     """
-    return read_as(path, ComparePlan, "comparison plan", lambda data: task_faults(_named_tasks(data), tasks))
+
+    def check(data: Mapping[str, Any]) -> list[Fault]:
+        return task_faults(_named_tasks(data), tasks) + option_faults(_task_options(data))
+
+    return read_as(path, ComparePlan, "comparison plan", check)
+
+
+def _task_options(data: Mapping[str, Any]) -> dict[Place, tuple[Any, Any]]:
+    """Return the tasks of a plan's data and their options, by place."""
+    given = data.get("tasks")
+    parts = given.items() if isinstance(given, Mapping) else ()
+    return {
+        ("tasks", str(name), "options"): (name, part.get("options"))
+        for name, part in parts
+        if isinstance(part, Mapping)
+    }
 
 
 def _named_tasks(data: Mapping[str, Any]) -> dict[Place, Any]:

@@ -17,12 +17,14 @@ class Progress:
         phase: what it does now.
         step, total: how far the phase is, where it can be counted; else 0 and None.
         values: what was logged at this step, such as ``loss``.
+        note: something the user should know, once, such as how many inputs were cut.
     """
 
     phase: Phase
     step: int = 0
     total: int | None = None
     values: dict[str, float] = field(default_factory=dict)
+    note: str = ""
 
 
 Listener = Callable[[Progress], None]

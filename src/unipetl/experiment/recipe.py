@@ -22,7 +22,7 @@ import yaml
 from pydantic import BeforeValidator, Field
 
 from unipetl import notation
-from unipetl.errors import MethodError, unknown
+from unipetl.errors import MethodError, TaskError, unknown
 from unipetl.experiment import arguments
 from unipetl.experiment.marked import Checked, Fault, Place, fault, read_as
 from unipetl.files import write_text
@@ -84,7 +84,8 @@ class Recipe(Checked):
         seeds: one run each.
         train_head: whether the head of a classification-like model is trained too.
         limit, evaluation_limit: at most so many training and evaluation examples.
-        training: arguments of transformers' ``TrainingArguments``, by their own names.
+        options: what the task can be told, such as files and lengths; the task knows which.
+        training: arguments of transformers' ``TrainingArguments``, by their own names, and ``max_tokens_per_batch``.
         name: for people; it changes nothing.
     """
 
@@ -95,6 +96,7 @@ class Recipe(Checked):
     train_head: Annotated[bool, Field(strict=True)] = True
     limit: Count | None = None
     evaluation_limit: Count | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
     training: Training = Field(default_factory=dict)
     name: str | None = None
 
@@ -123,6 +125,8 @@ class Recipe(Checked):
         """
         data = self.resolved()
         del data["name"], data["seeds"]
+        if not data["options"]:  # as in the recipes of before there were any
+            del data["options"]
         method = self.parsed()
         data["method"] = ZERO_SHOT if method is None else method.plain()
         if method is None:
@@ -152,7 +156,27 @@ def load_recipe(path: str | Path, *, tasks: Iterable[str] | None = ()) -> Recipe
     Raises:
         RecipeError: with the file, the line, the field and the near match of everything that is wrong.
     """
-    return read_as(path, Recipe, "recipe", lambda data: task_faults({("task",): data.get("task")}, tasks))
+
+    def check(data: Mapping[str, Any]) -> list[Fault]:
+        named = task_faults({("task",): data.get("task")}, tasks)
+        return named + option_faults({("options",): (data.get("task"), data.get("options"))})
+
+    return read_as(path, Recipe, "recipe", check)
+
+
+def option_faults(given: Mapping[Place, tuple[Any, Any]]) -> list[Fault]:
+    """Return what is wrong with options of unipetl's own tasks, given by place as a task's name and its options."""
+    from unipetl.tasks import TASKS
+
+    tasks = {task.name: task for task in TASKS}
+    found = []
+    for place, (name, options) in given.items():
+        if isinstance(name, str) and name in tasks and isinstance(options, Mapping):
+            try:
+                tasks[name].configure(options)
+            except TaskError as error:
+                found += [Fault(place, line) for line in str(error).splitlines()]
+    return found
 
 
 def task_faults(named: Mapping[Place, Any], tasks: Iterable[str] | None) -> list[Fault]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from transformers import EvalPrediction, PrinterCallback, Seq2SeqTrainer, Trainer, TrainingArguments, set_seed
+from transformers import EvalPrediction, PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers.trainer_utils import PredictionOutput
 
 from unipetl.attaching import attach, attachments
 from unipetl.errors import PetlError, RunError
@@ -24,9 +26,15 @@ from unipetl.experiment.log import Log
 from unipetl.experiment.progress import Listener, Progress, silent
 from unipetl.experiment.recipe import Recipe
 from unipetl.experiment.trainer import PetlSeq2SeqTrainer, PetlTrainer, last_checkpoint
+from unipetl.experiment.writing_trainer import WritingTrainer
 from unipetl.planning import Plan
 from unipetl.storage import save
 from unipetl.tasks import Prepared, Task, get_task
+
+#: What the loss is called where checkpoints are compared by it.
+LOSS = ("loss", "eval_loss")
+#: What the Trainer puts among its metrics and is none.
+TIMING = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "jit_compilation_time")
 
 
 def run(
@@ -55,7 +63,7 @@ def run(
             arguments, that is found before anything is written.
     """
     listener = progress or silent
-    chosen = task or get_task(recipe.task)
+    chosen = (task or get_task(recipe.task)).configure(recipe.options)
     if chosen.name != recipe.task:
         raise RunError(f"the recipe names the task {recipe.task!r}, and the task given is {chosen.name!r}.")
     files = RunDirectory(Path(directory))
@@ -82,11 +90,13 @@ class _Run:
         surroundings.forget_peak_memory()
         set_seed(self.seed)
         prepared = prepare(self.recipe, self.seed, self.task)
+        for note in prepared.notes:
+            self.listener(Progress("prepare", note=note))
         base_parameters = sum(one.numel() for one in prepared.model.parameters())
         plan = self._attach(prepared)
         given = training_arguments(self.recipe, self.seed, prepared, self.task, self.files.checkpoints)
-        with self._begun():
-            trainer = make_trainer(given, prepared, self.task)
+        with self._begun(prepared):
+            trainer = make_trainer(given, prepared, self.task, arguments.own(self.recipe.training))
             steps, seconds = self._train(trainer) if plan is not None else (0, 0.0)
             self.listener(Progress("evaluate", total=len(prepared.evaluation)))
             started = time.perf_counter()
@@ -120,7 +130,7 @@ class _Run:
         return result
 
     @contextmanager
-    def _begun(self) -> Iterator[None]:
+    def _begun(self, prepared: Prepared) -> Iterator[None]:
         """Write the first files, and say what transformers finds wrong only while it works.
 
         A new run that it gives up before the first checkpoint leaves nothing, so that mended arguments may follow.
@@ -129,7 +139,8 @@ class _Run:
         self.files.claim(self.recipe, self.seed)
         if not self.resume:
             self.files.empty()
-        write_json(self.files.environment, surroundings.describe(self.seed))
+        told = {"notes": list(prepared.notes), "metrics": dict(prepared.signatures)}
+        write_json(self.files.environment, {**surroundings.describe(self.seed), **told})
         try:
             yield
         except PetlError:
@@ -171,7 +182,7 @@ def training_arguments(recipe: Recipe, seed: int, prepared: Prepared, task: Task
     Raises:
         RunError: transformers refuses them.
     """
-    training = dict(recipe.training)
+    training = _chosen_by(task, dict(recipe.training))
     generates = task.kind == "seq2seq"
     if generates and prepared.generation:
         training.setdefault("generation_num_beams", prepared.generation.get("num_beams"))
@@ -179,13 +190,22 @@ def training_arguments(recipe: Recipe, seed: int, prepared: Prepared, task: Task
     return arguments.build(training, folder, seed, generates=generates)
 
 
-def make_trainer(given: TrainingArguments, prepared: Prepared, task: Task) -> Trainer:
-    """Return the Trainer of a run: unipetl's where there is an attachment, transformers' for zero-shot."""
+def make_trainer(
+    given: TrainingArguments, prepared: Prepared, task: Task, own: Mapping[str, Any] | None = None
+) -> Trainer:
+    """Return the Trainer of a run: unipetl's where there is an attachment, transformers' for zero-shot.
+
+    Args:
+        given: transformers' arguments.
+        prepared: the task, made ready.
+        task: the task.
+        own: unipetl's arguments, see [OWN][unipetl.experiment.arguments.OWN]; they are about training alone.
+    """
     generates = task.kind == "seq2seq"
     attached = bool(attachments(prepared.model))
     kinds: dict[tuple[bool, bool], type[Trainer]] = {
         (True, True): PetlSeq2SeqTrainer,
-        (True, False): Seq2SeqTrainer,
+        (True, False): WritingTrainer,
         (False, True): PetlTrainer,
         (False, False): Trainer,
     }
@@ -196,27 +216,49 @@ def make_trainer(given: TrainingArguments, prepared: Prepared, task: Task) -> Tr
         model=prepared.model,
         args=given,
         train_dataset=prepared.train,
-        eval_dataset=prepared.evaluation,
+        eval_dataset=prepared.evaluation if prepared.development is None else prepared.development,
         data_collator=prepared.collator,
         compute_metrics=prepared.compute_metrics,
+        preprocess_logits_for_metrics=prepared.reduce_logits,
+        **(own or {} if attached else {}),
     )
+    if generates and trainer.args.load_best_model_at_end and trainer.args.metric_for_best_model in LOSS:
+        trainer.compute_metrics = None  # the loss needs no texts: nothing is generated before the final evaluation
     trainer.remove_callback(PrinterCallback)  # the log goes to log.jsonl and the listener
     return trainer
+
+
+def _chosen_by(task: Task, training: dict[str, Any]) -> dict[str, Any]:
+    """Let the task say what checkpoints are compared by, where the recipe asks for the best one and names nothing."""
+    if training.get("load_best_model_at_end") and "metric_for_best_model" not in training:
+        training["metric_for_best_model"] = task.selection or task.metric
+    if training.get("metric_for_best_model") == task.metric:
+        training.setdefault("greater_is_better", task.greater_is_better)
+    return training
 
 
 def final_evaluation(trainer: Trainer, prepared: Prepared, task: Task) -> tuple[dict[str, float], EvalPrediction]:
     """Return the metrics on the evaluation data, and the predictions in its order.
 
+    What the task scores besides (``Prepared.also``) is among the metrics, with its name behind theirs.
+
     Raises:
         RunError: the task's own metric is not among them.
     """
     trainer.args.train_sampling_strategy = "random"  # grouping by length would reorder the evaluation as well
+    trainer.compute_metrics = prepared.compute_metrics
     output = trainer.predict(prepared.evaluation, metric_key_prefix="final")
-    found = {name.removeprefix("final_"): value for name, value in (output.metrics or {}).items()}
-    timing = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "jit_compilation_time")
-    metrics = {name: float(value) for name, value in found.items() if name not in timing}
+    metrics = _metrics(output)
     if task.metric not in metrics:
         raise RunError(f"task {task.name!r} is judged by {task.metric!r}, and computed only {', '.join(metrics)}.")
     if output.label_ids is None:
         raise RunError(f"task {task.name!r}: its evaluation data has no labels to judge predictions by.")
+    for name, rows in prepared.also.items():
+        more = _metrics(trainer.predict(rows, metric_key_prefix="final"))
+        metrics |= {f"{metric}_{name}": value for metric, value in more.items()}
     return metrics, EvalPrediction(predictions=output.predictions, label_ids=output.label_ids)
+
+
+def _metrics(output: PredictionOutput) -> dict[str, float]:
+    found = {name.removeprefix("final_"): value for name, value in (output.metrics or {}).items()}
+    return {name: float(value) for name, value in found.items() if name not in TIMING}

@@ -11,7 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("unipetl", "torch", "transformers", "accelerate", "datasets", "safetensors", "numpy")
+#: What results can depend on; those that are not installed are left out.
+PACKAGES = (
+    *("unipetl", "torch", "transformers", "accelerate", "datasets", "safetensors", "numpy"),
+    *("rouge-score", "sacrebleu", "sacremoses", "scipy"),
+)
 _STATUS = Path("/proc/self/status")
 
 

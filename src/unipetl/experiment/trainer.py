@@ -10,12 +10,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from accelerate.data_loader import prepare_data_loader
 from torch import nn
-from transformers import Seq2SeqTrainer, Trainer
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from unipetl import saved, storage
 from unipetl.attaching import Attachment, attachments
 from unipetl.errors import RunError, StorageError
+from unipetl.experiment.batches import TokenBudget, row_lengths
+from unipetl.experiment.writing_trainer import WritingTrainer
 
 #: transformers' name for the file a checkpoint is complete with: it is written last.
 STATE_FILE = "trainer_state.json"
@@ -23,7 +27,63 @@ STATE_FILE = "trainer_state.json"
 CHECKPOINT_FILES = (saved.DESCRIPTION, saved.TENSORS, "optimizer.pt", "scheduler.pt", "rng_state*.pth", STATE_FILE)
 
 
-class _TrainedTensorsOnly(Trainer):
+class _Epochs(TrainerCallback):
+    """Tells batches their epoch; older transformers forget it where a run goes on within one."""
+
+    batches: TokenBudget | None = None
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.batches is not None:
+            steps = -(-len(self.batches) // args.gradient_accumulation_steps)
+            self.batches.set_epoch(state.global_step // steps)
+
+
+class _TokenBatches(Trainer):
+    """Batches of a budget of tokens, where one is given."""
+
+    def __init__(self, *args: Any, max_tokens_per_batch: int | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._max_tokens = max_tokens_per_batch
+        self._epochs = _Epochs()
+        self.add_callback(self._epochs)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return transformers' own loader, or one with batches of at most so many tokens.
+
+        Raises:
+            RunError: the data set cannot be counted, or an example alone is above the budget.
+        """
+        if self._max_tokens is None:
+            return super().get_train_dataloader()
+        data: Any = self.train_dataset
+        config = getattr(self.model, "config", None)
+        encodes = bool(getattr(config, "is_encoder_decoder", False))
+        batches = TokenBudget(
+            row_lengths(data, encoder_decoder=encodes),
+            self._max_tokens,
+            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+            processes=self.args.world_size,
+            process=self.args.process_index,
+        )
+        self._epochs.batches = batches
+        plain = super().get_train_dataloader()
+        loader = DataLoader(
+            plain.dataset,
+            batch_sampler=batches,
+            collate_fn=plain.collate_fn,
+            num_workers=plain.num_workers,
+            pin_memory=plain.pin_memory,
+            worker_init_fn=plain.worker_init_fn,
+            persistent_workers=plain.persistent_workers,
+            prefetch_factor=plain.prefetch_factor,
+        )
+        # The batches are this process's already: nothing is left to share out.
+        return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
+
+
+class _TrainedTensorsOnly(_TokenBatches):
     """Where the Trainer reads and writes a model, read and write its attachment."""
 
     def __init__(self, *args: Any, attachment: str | None = None, **kwargs: Any) -> None:
@@ -86,6 +146,8 @@ class PetlTrainer(_TrainedTensorsOnly):
     Args:
         *args: as for ``transformers.Trainer``.
         attachment: which attachment of the model is trained; None if there is only one.
+        max_tokens_per_batch: fill training batches with examples of like length up to so many tokens, padding included,
+            in place of ``per_device_train_batch_size`` examples; see [unipetl.experiment.batches][].
         **kwargs: as for ``transformers.Trainer``.
 
     Raises:
@@ -98,8 +160,12 @@ class PetlTrainer(_TrainedTensorsOnly):
     """
 
 
-class PetlSeq2SeqTrainer(_TrainedTensorsOnly, Seq2SeqTrainer):
-    """A ``transformers.Seq2SeqTrainer`` whose checkpoints hold the trained tensors alone; see [PetlTrainer][]."""
+class PetlSeq2SeqTrainer(_TrainedTensorsOnly, WritingTrainer):
+    """A ``transformers.Seq2SeqTrainer`` whose checkpoints hold the trained tensors alone; see [PetlTrainer][].
+
+    Models without encoder can be trained and generated from as well, on rows of a prompt and a target; see
+    [unipetl.tasks.prompted][].
+    """
 
 
 def last_checkpoint(folder: Path) -> Path | None:

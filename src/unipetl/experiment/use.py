@@ -125,7 +125,7 @@ def _open(
     recipe, seed = files.read_recipe()
     changes = {"limit": limit, "evaluation_limit": evaluation_limit}
     recipe = recipe.model_copy(update={name: value for name, value in changes.items() if value is not None})
-    chosen = task or get_task(recipe.task)
+    chosen = (task or get_task(recipe.task)).configure(recipe.options)
     prepared = prepare(recipe, seed, chosen)
     if not recipe.zero_shot:
         load(prepared.model, files.adapter)
@@ -154,11 +154,13 @@ def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def _predict(texts: Sequence[str], prepared: Prepared, task: Task) -> list[dict[str, Any]]:
     model, tokenizer = prepared.model.eval(), prepared.tokenizer
-    batch = prepared.collator([{"input_ids": tokenizer.encode(text)} for text in texts])
+    batch = prepared.collator([prepared.row(text) for text in texts])
     batch = {name: value.to(model.device) for name, value in batch.items() if isinstance(value, torch.Tensor)}
     with torch.inference_mode():
-        if task.kind == "seq2seq":
+        if task.kind != "classification":
             written = model.generate(**batch, **(prepared.generation or {}))
+            if not model.config.is_encoder_decoder:  # which repeats what it read
+                written = written[:, batch["input_ids"].shape[1] :]
             decoded = [tokenizer.decode(ids, skip_special_tokens=True) for ids in written.tolist()]
             return [{"input": text, "predicted": found} for text, found in zip(texts, decoded, strict=True)]
         chances = model(**batch).logits.softmax(-1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import datasets
 import numpy as np
@@ -40,11 +40,11 @@ Word = tuple[str, str]  # a spelling and its phonemes
 class Pronounce(Task):
     """Word -> British phonemes, judged by the share of words that are right in every phoneme and stress mark."""
 
-    name: ClassVar[str] = "pronounce"
-    metric: ClassVar[str] = "exact_match"
-    greater_is_better: ClassVar[bool] = True
-    kind: ClassVar[Kind] = "seq2seq"
-    description: ClassVar[str] = "British pronunciation of English words, from a BART trained on American ones"
+    name: str = "pronounce"
+    metric: str = "exact_match"
+    greater_is_better: bool = True
+    kind: Kind = "seq2seq"
+    description: str = "British pronunciation of English words, from a BART trained on American ones"
 
     def prepare(
         self,

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import tarfile
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import datasets
 import numpy as np
@@ -45,11 +45,11 @@ Sentence = tuple[str, int]  # a text and its label, a place in LABELS
 class Sentiment(Task):
     """Sentence -> negative or positive, judged by accuracy in percent."""
 
-    name: ClassVar[str] = "sentiment"
-    metric: ClassVar[str] = "accuracy"
-    greater_is_better: ClassVar[bool] = True
-    kind: ClassVar[Kind] = "classification"
-    description: ClassVar[str] = "sentiment of film-review sentences, from a MiniLM trained on sentence similarity"
+    name: str = "sentiment"
+    metric: str = "accuracy"
+    greater_is_better: bool = True
+    kind: Kind = "classification"
+    description: str = "sentiment of film-review sentences, from a MiniLM trained on sentence similarity"
 
     def prepare(
         self,

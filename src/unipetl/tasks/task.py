@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
 
 import datasets
 import numpy as np
@@ -14,26 +14,35 @@ from transformers import EvalPrediction, PreTrainedModel
 
 from unipetl.errors import TaskError
 
-Kind = Literal["classification", "seq2seq"]
+#: What a model of the task gives: a label, a text of its own, or how probable a text is.
+Kind = Literal["classification", "seq2seq", "language-modelling"]
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A task made ready: a pretrained model, its data in numbers, and how to judge what comes out.
 
-    Texts that are in no data set go the same way for every task:
-    ``collator([{"input_ids": tokenizer.encode(text)} for text in texts])`` is a batch for the model.
+    Texts that are in no data set go the same way for every task: ``collator([row(text) for text in texts])`` is a batch
+    for the model.
 
     Args:
         model: pretrained, on the CPU, nothing frozen.
         tokenizer: has ``encode(text)``, ``decode(ids)``, ``pad_token_id`` and ``save_pretrained(folder)``.
-        train: columns ``input_ids`` and ``labels`` alone.
-        evaluation: the same columns, shortest input first so that sequential batches hold little padding.
+        train: columns ``input_ids`` and ``labels``, and what else the model reads. For a model without encoder that
+            writes texts, they are the prompt and what should follow it.
+        evaluation: the same columns, shortest input first so that sequential batches hold little padding. What the
+            run is judged by at its end.
         collator: pads a list of rows to a batch of tensors; rows may lack ``labels``.
         compute_metrics: metrics of a whole evaluation; one of them is the task's ``metric``.
-        generation: arguments of ``generate`` for a seq2seq task, None for classification.
-        describe_predictions: one readable row per example of ``evaluation``, with ``input``, ``gold``, ``predicted``
-            and ``correct``; the predictions must be in that data set's order.
+        generation: arguments of ``generate`` for a task whose model writes, None for classification.
+        describe_predictions: one readable row per example of ``evaluation``, with ``input``, ``gold`` and, where the
+            model answers, ``predicted`` and ``correct``; the predictions must be in that data set's order.
+        development: what checkpoints are compared on while training; None for ``evaluation``.
+        also: further data sets that are scored at the end, by the suffix of their metrics' names.
+        encode: the row, without labels, of a text of one's own; None for ``tokenizer.encode`` as ``input_ids``.
+        reduce_logits: of (logits, labels) what the metrics need, batch by batch; None for the logits themselves.
+        signatures: metric -> what its value depends on, such as the library that computed it.
+        notes: what the user should know of the data, such as how many inputs were cut.
     """
 
     model: PreTrainedModel
@@ -44,24 +53,47 @@ class Prepared:
     compute_metrics: Callable[[EvalPrediction], dict[str, float]]
     generation: dict[str, Any] | None
     describe_predictions: Callable[[EvalPrediction], list[dict[str, Any]]]
+    development: datasets.Dataset | None = None
+    also: Mapping[str, datasets.Dataset] = field(default_factory=dict)
+    encode: Callable[[str], dict[str, list[int]]] | None = None
+    reduce_logits: Callable[[Any, Any], Any] | None = None
+    signatures: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def row(self, text: str) -> dict[str, list[int]]:
+        """Return a text of one's own as a row without labels."""
+        return self.encode(text) if self.encode is not None else {"input_ids": list(self.tokenizer.encode(text))}
 
 
 class Task(ABC):
     """A task. Its name is also what its runs and tables are called by.
 
     Attributes:
-        name: lower case, one word.
+        name: lower case, words joined by hyphens.
         metric: the key of ``compute_metrics`` that the task is judged by.
         greater_is_better: whether more of ``metric`` is better.
         kind: which head and which trainer it takes.
         description: one line for listings.
+        selection: what ``load_best_model_at_end`` compares checkpoints by unless the recipe says otherwise: a key of
+            ``compute_metrics``, or ``loss``; None for ``metric``.
     """
 
-    name: ClassVar[str]
-    metric: ClassVar[str]
-    greater_is_better: ClassVar[bool]
-    kind: ClassVar[Kind]
-    description: ClassVar[str]
+    name: str
+    metric: str
+    greater_is_better: bool
+    kind: Kind
+    description: str
+    selection: str | None = None
+
+    def configure(self, options: Mapping[str, Any]) -> Self:
+        """Return this task with the options that a recipe gives it.
+
+        Raises:
+            TaskError: the task has no such option, or the value does not fit it.
+        """
+        if options:
+            raise TaskError(f"task {self.name!r} has no options; found {', '.join(map(str, options))}.")
+        return self
 
     @abstractmethod
     def prepare(
