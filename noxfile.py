@@ -97,6 +97,16 @@ def coverage_models(session: nox.Session) -> None:
 
 
 @nox.session
+def peft(session: nox.Session) -> None:
+    """Exchange files with PEFT itself, in an environment that has it."""
+    if not session.virtualenv.is_sandboxed:
+        session.skip("it would add PEFT to the active environment")
+    install(session, "dev")
+    session.install("peft>=0.21,<0.22")
+    session.run("pytest", "tests/interop/test_peft_library.py", "-m", "", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     install(session, "docs")

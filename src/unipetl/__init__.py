@@ -33,12 +33,14 @@ _HOMES = {
     "Prompt": "unipetl.forms",
     "Rescale": "unipetl.forms",
     "activate": "unipetl.attaching",
+    "arithmetic": "unipetl.arithmetic",
     "attach": "unipetl.attaching",
     "attachments": "unipetl.attaching",
     "catalogue": "unipetl.catalogue",
     "detach": "unipetl.attaching",
     "errors": "unipetl.errors",
     "experiment": "unipetl.experiment",
+    "fold": "unipetl.folding",
     "interop": "unipetl.interop",
     "load": "unipetl.storage",
     "parse": "unipetl.notation",
@@ -46,14 +48,16 @@ _HOMES = {
     "save": "unipetl.storage",
     "summary": "unipetl.accounting",
     "testing": "unipetl.testing",
+    "unfold": "unipetl.folding",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605
 
 if TYPE_CHECKING:
-    from unipetl import catalogue, errors, experiment, interop, testing
+    from unipetl import arithmetic, catalogue, errors, experiment, interop, testing
     from unipetl.accounting import summary
     from unipetl.attaching import Attachment, activate, attach, attachments, detach
+    from unipetl.folding import fold, unfold
     from unipetl.forms import Bottleneck, HeadAttention, LowRank, Prompt, Rescale
     from unipetl.method import Method, Modification
     from unipetl.notation import parse

@@ -220,13 +220,21 @@ def parallel_adapter(
 
 
 def scaled_parallel_adapter(
-    *, rank: int = 512, scale: Scale = 4.0, dropout: float = 0.0, variant: Variant = "paper"
+    *,
+    rank: int = 512,
+    scale: Scale = 4.0,
+    activation: Activation = "relu",
+    dropout: float = 0.0,
+    variant: Variant = "paper",
 ) -> Method:
     """Scaled parallel adapter at the FFN, starting at zero change (paper, section 4.5 and table 5: r=512, s=4).
 
-    ``scale="learned"`` trains one s per layer, from 1.
+    ``scale="learned"`` trains one s per layer, from 1. ``activation="model"`` makes the adapter r more hidden units
+    of the FFN, so that it folds into a wider one.
     """
-    return parallel_adapter(rank=rank, scale=scale, init="lora", dropout=dropout, variant=variant)
+    return parallel_adapter(
+        rank=rank, scale=scale, activation=activation, init="lora", dropout=dropout, variant=variant
+    )
 
 
 def multi_head_parallel_adapter(
@@ -253,6 +261,7 @@ def mam(
     rank: int = 512,
     scale: Scale = 4.0,
     mlp: int | None = 800,
+    activation: Activation = "relu",
     dropout: float = 0.0,
     variant: Variant = "paper",
 ) -> Method:
@@ -261,7 +270,7 @@ def mam(
     Defaults are those of XSum and en-ro; on GLUE the paper uses length=16, rank=16, scale=2.
     """
     return prefix_tuning(length=length, mlp=mlp) + scaled_parallel_adapter(
-        rank=rank, scale=scale, dropout=dropout, variant=variant
+        rank=rank, scale=scale, activation=activation, dropout=dropout, variant=variant
     )
 
 

@@ -35,6 +35,14 @@ class AttachError(PetlError, RuntimeError):
     """An attachment cannot be made, found or removed; the model is as it was before the call."""
 
 
+class FoldError(PetlError, ValueError):
+    """A change cannot be folded into the model's own weights; the model is as it was before the call."""
+
+
+class CombinationError(PetlError, ValueError):
+    """Attachments cannot be combined in the way asked for; the message says which law would be broken."""
+
+
 class StorageError(PetlError, RuntimeError):
     """An attachment cannot be written or read."""
 

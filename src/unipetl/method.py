@@ -73,9 +73,12 @@ class Modification(BaseModel):
         reads = "x" if isinstance(self.insertion, Parallel) else "h"
         activation = str(getattr(self.form, "activation", ""))
         function = _FUNCTIONS.get(activation, activation)
-        equation = type(self.form).equation.replace("·", reads).replace("σ", function).replace("f(", f"{function}(")
+        equation = type(self.form).equation
+        if getattr(self.form, "gated", False):
+            equation = equation.replace("σ(W_down · + b_down)", "(σ(W_gate · + b_gate) ⊙ (W_down · + b_down))")
+        equation = equation.replace("·", reads).replace("σ", function).replace("f(", f"{function}(")
         if not getattr(self.form, "bias", True):
-            equation = equation.replace(" + b_down", "").replace(" + b_up", "")
+            equation = equation.replace(" + b_down", "").replace(" + b_gate", "").replace(" + b_up", "")
         return {
             "functional form": equation,
             "insertion": type(self.insertion).tag,
@@ -85,7 +88,7 @@ class Modification(BaseModel):
 
 
 #: How activations are written in equations.
-_FUNCTIONS = {"relu": "ReLU", "gelu": "GELU", "gelu_tanh": "GELU", "silu": "SiLU", "identity": ""}
+_FUNCTIONS = {"relu": "ReLU", "gelu": "GELU", "gelu_tanh": "GELU", "silu": "SiLU", "identity": "", "model": "σ"}
 
 
 class Method(BaseModel):

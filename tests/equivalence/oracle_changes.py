@@ -38,8 +38,14 @@ def delta(form: Any, tensors: dict[str, Tensor], x: Tensor) -> Tensor:
     if form.tag == "rescale":
         return tensors["factor"]
     norm = form.layer_norm
-    z = (_layer_norm(x, tensors) if norm == "in" else x) @ tensors["down"].T
-    z = _FUNCTIONS[form.activation](z + tensors["down_bias"] if form.bias else z)
+    x = _layer_norm(x, tensors) if norm == "in" else x
+    z = x @ tensors["down"].T
+    z = z + tensors["down_bias"] if form.bias else z
+    if form.gated:
+        gate = x @ tensors["gate"].T
+        z = _FUNCTIONS[form.activation](gate + tensors["gate_bias"] if form.bias else gate) * z
+    else:
+        z = _FUNCTIONS[form.activation](z)
     change = z @ tensors["up"].T
     change = change + tensors["up_bias"] if form.bias else change
     if norm == "out":

@@ -34,6 +34,8 @@ BOTTLENECKS = [
     Bottleneck(rank=3, layer_norm="out", inner_scale=0.3),
     Bottleneck(rank=3, layer_norm="out", inner_scale="learned"),
     Bottleneck(rank=3, layer_norm="in", bias=False, activation="silu"),
+    Bottleneck(rank=3, gated=True, activation="silu"),
+    Bottleneck(rank=3, gated=True, bias=False, layer_norm="in"),
 ]
 
 
@@ -49,6 +51,7 @@ def test_the_bottlenecks_differ_from_each_other() -> None:
     draw = lambda *shape: torch.randn(shape, generator=generator, dtype=torch.float64)  # noqa: E731
     tensors = {
         "down": draw(3, 8), "up": draw(8, 3), "down_bias": draw(3), "up_bias": draw(8), "inner_scale": draw(1),
+        "gate": draw(3, 8), "gate_bias": draw(3),
         "layer_norm.weight": draw(8), "layer_norm.bias": draw(8),
     }  # fmt: skip
     x = draw(4, 8)

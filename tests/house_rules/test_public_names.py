@@ -31,6 +31,10 @@ PUBLIC = {
     "activate",
     "detach",
     "summary",
+    # no cost at inference
+    "fold",
+    "unfold",
+    "arithmetic",
     # files
     "save",
     "load",

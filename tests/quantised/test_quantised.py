@@ -12,6 +12,7 @@ import torch
 import transformers
 
 import unipetl
+from unipetl.testing.compare import scatter
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 METHODS = {
@@ -109,3 +110,24 @@ def test_another_base_of_the_same_kind_is_told_apart(checkpoint, tmp_path):
     other = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "b", quantization_config=torchao_int8())
     with pytest.raises(unipetl.errors.MismatchError):
         unipetl.load(other, tmp_path / "lora")
+
+
+@pytest.mark.parametrize("quantiser", QUANTISERS, ids=lambda one: one.__name__)
+def test_folding_is_refused_and_made_dense_on_request(checkpoint, quantiser):
+    if importlib.util.find_spec(QUANTISERS[quantiser]) is None:
+        pytest.skip(f"{QUANTISERS[quantiser]} is not installed")
+    model = transformers.LlamaForCausalLM.from_pretrained(
+        checkpoint, quantization_config=quantiser(), device_map="cpu"
+    ).eval()
+    scatter(unipetl.attach(model, "lora(rank=2, at=all) + parallel_adapter(rank=3, activation=model)"), size=0.05)
+    with torch.no_grad():
+        wanted = model(IDS).logits
+    with pytest.raises(unipetl.errors.FoldError, match="dequantize=True"):
+        unipetl.fold(model)
+    assert "quantised" in unipetl.fold(model, dequantize=True).not_plain[-1]
+    with torch.no_grad():
+        gap = (model(IDS).logits - wanted).abs().max() / wanted.abs().max()
+    assert gap < (0.05 if quantiser is bitsandbytes_8bit else 1e-4)  # 8 bits there are of the activations, too
+    unipetl.unfold(model)
+    with torch.no_grad():
+        assert torch.equal(model(IDS).logits, wanted)

@@ -20,6 +20,7 @@ _HOMES = {
     "compare": "unipetl.experiment.comparing",
     "demo_plan": "unipetl.experiment.demo",
     "evaluate": "unipetl.experiment.use",
+    "fold_run": "unipetl.experiment.use",
     "interval": "unipetl.experiment.sureness",
     "load_plan": "unipetl.experiment.grid",
     "load_recipe": "unipetl.experiment.recipe",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from unipetl.experiment.trainer import PetlSeq2SeqTrainer as PetlSeq2SeqTrainer
     from unipetl.experiment.trainer import PetlTrainer as PetlTrainer
     from unipetl.experiment.use import evaluate as evaluate
+    from unipetl.experiment.use import fold_run as fold_run
     from unipetl.experiment.use import predict as predict
 
 

@@ -1,9 +1,9 @@
-"""What a finished run is good for: scoring it again, and predicting lines of one's own."""
+"""What a finished run is good for: scoring it again, predicting lines of one's own, and a plain checkpoint."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from unipetl.errors import RunError
 from unipetl.experiment.directory import RunDirectory, read_lines, write_lines
 from unipetl.experiment.recipe import Recipe
 from unipetl.experiment.running import final_evaluation, make_trainer, prepare, training_arguments
+from unipetl.folding import Written, write_checkpoint
 from unipetl.storage import load
 from unipetl.tasks import Prepared, Task, get_task
 
@@ -74,6 +75,39 @@ def predict(
     if output is not None:
         write_lines(Path(output), rows)
     return rows
+
+
+def fold_run(
+    run_dir: str | Path,
+    path: str | Path,
+    *,
+    examples: int = 8,
+    tolerance: float | None = None,
+    task: Task | None = None,
+) -> Written:
+    """Write a run's model with its attachment folded in, as a checkpoint that needs no unipetl.
+
+    The checkpoint is read back, and its logits on evaluation examples are compared, before it gets its name.
+
+    Args:
+        run_dir: a run's directory; the run must be finished.
+        path: a folder that does not exist yet, or is empty; the tokenizer is written there too.
+        examples: how many evaluation examples to compare.
+        tolerance: how far results may be apart, as a share of the largest; None is by the dtype of the weights.
+        task: the task itself, where it is not one of unipetl's.
+
+    Raises:
+        RunError: this is no finished run, or it trained nothing.
+        FoldError: its method does not fold into a plain model; the message says what does not, and why.
+        StorageError: the folder is taken, or the file system refuses. Nothing is left behind.
+    """
+    recipe, _, _, prepared = _open(run_dir, task, evaluation_limit=examples, limit=1)
+    if recipe.zero_shot:
+        raise RunError(f"the run in {str(run_dir)!r} is zero-shot: there is no attachment to fold.")
+    rows = [prepared.evaluation[place] for place in range(min(examples, len(prepared.evaluation)))]
+    batch = {name: value for name, value in prepared.collator(rows).items() if isinstance(value, torch.Tensor)}
+    save: Callable[[Path], object] = prepared.tokenizer.save_pretrained
+    return write_checkpoint(prepared.model, path, [batch], tolerance=tolerance, extras=lambda folder: save(folder))
 
 
 def _finished(run_dir: str | Path) -> RunDirectory:

@@ -4,7 +4,10 @@ r"""The bottleneck: down-projection, non-linearity, up-projection.
 
 with n the identity or a layer norm. Source: He et al. 2022, table 1 and equation 4; Houlsby et al. 2019.
 The paper's equations have no biases, layer norm or inner dropout; its released code has biases, and
-layer norms at attention. They are settings here.
+layer norms at attention. They are settings here. A gated bottleneck is the FFN of Shazeer 2020
+(https://arxiv.org/abs/2002.05202), r wide; beyond the paper:
+
+.. math:: \Delta h = W_{up}\, (\sigma(W_{gate}\, n(\cdot) + b_{gate}) \odot (W_{down}\, n(\cdot) + b_{down})) + b_{up}
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from unipetl.errors import MethodError
 from unipetl.forms.form import CastLayerNorm, Delta, Features, Form, Init, LayerNormAt, Shape, normal_, uniform_, zero_
 
-Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh", "identity"]
+Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh", "identity", "model"]
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+#: The activations; ``model`` is none of its own and stands for the FFN's.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": nn.functional.relu,
     "gelu": nn.functional.gelu,
     "gelu_tanh": lambda z: nn.functional.gelu(z, approximate="tanh"),
@@ -36,7 +41,10 @@ class Bottleneck(Form):
 
     Args:
         rank: r, the size of the bottleneck.
-        activation: σ.
+        activation: σ. ``model`` makes the bottleneck of one piece with its layer's FFN: the FFN's own σ, gated
+            if the FFN is gated, without biases if the FFN has none. Beside an FFN it then is r more hidden
+            units of it, and folds into a wider FFN (see [fold][unipetl.folding.fold]).
+        gated: whether a second down-projection, through σ, multiplies the first, which then has none.
         bias: whether the two projections have biases (never counted by the paper's rule).
         layer_norm: ``in`` normalises what the bottleneck reads, ``out`` its result.
         dropout: probability, after σ.
@@ -50,6 +58,7 @@ class Bottleneck(Form):
 
     rank: int = Field(gt=0)
     activation: Activation = "relu"
+    gated: bool = False
     bias: bool = True
     layer_norm: LayerNormAt = "none"
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
@@ -64,26 +73,37 @@ class Bottleneck(Form):
 
     @property
     def starts_at_zero(self) -> bool:
-        """True for ``init='lora'``: W_up and both biases are 0."""
+        """True for ``init='lora'``: W_up and the biases are 0."""
         return self.init == "lora"
 
     def build_shared(self, shapes: Sequence[Shape]) -> None:
         """Nothing is shared between places."""
 
     def build(self, shape: Shape, shared: Delta | None, index: int) -> BottleneckDelta:
-        """Return the module for one place."""
+        """Return the module for one place.
+
+        Raises:
+            MethodError: the activation is ``model``, and no model has settled it.
+        """
         del shared, index
         assert isinstance(shape, Features)
+        if self.activation == "model":
+            raise MethodError("bottleneck: activation 'model' is settled by plan(), which knows the model's FFN.")
         return BottleneckDelta(self, shape)
 
+    def settled(self, activation: Activation, *, gated: bool, bias: bool) -> Bottleneck:
+        """Return this bottleneck with ``activation='model'`` replaced by what the FFN has."""
+        changes = {"activation": activation, "gated": self.gated or gated, "bias": self.bias and bias}
+        return self.model_copy(update=changes)
+
     def paper_parameters(self, shape: Shape) -> int:
-        """``r (d_in + d_out)``: 2rd when both are d (appendix B)."""
+        """``r (d_in + d_out)``: 2rd when both are d (appendix B); a gate has another r d_in."""
         assert isinstance(shape, Features)
-        return self.rank * (shape.in_features + shape.out_features)
+        return self.rank * ((1 + self.gated) * shape.in_features + shape.out_features)
 
 
 class BottleneckDelta(Delta):
-    """The trainable part of a [Bottleneck][]: ``down`` (r, in), ``up`` (out, r), biases and norm."""
+    """The trainable part of a [Bottleneck][]: ``down``, ``gate`` (r, in), ``up`` (out, r), biases and norm."""
 
     def __init__(self, form: Bottleneck, shape: Features) -> None:
         super().__init__()
@@ -92,6 +112,8 @@ class BottleneckDelta(Delta):
         self.up = nn.Parameter(torch.empty(shape.out_features, form.rank))
         self.down_bias = nn.Parameter(torch.empty(form.rank)) if form.bias else None
         self.up_bias = nn.Parameter(torch.empty(shape.out_features)) if form.bias else None
+        self.gate = nn.Parameter(torch.empty(form.rank, shape.in_features)) if form.gated else None
+        self.gate_bias = nn.Parameter(torch.empty(form.rank)) if form.gated and form.bias else None
         norm_width = {"none": None, "in": shape.in_features, "out": shape.out_features}[form.layer_norm]
         self.layer_norm = CastLayerNorm(norm_width) if norm_width is not None else None
         self.inner_scale = nn.Parameter(torch.empty(1)) if form.inner_scale == "learned" else None
@@ -104,8 +126,13 @@ class BottleneckDelta(Delta):
         else:
             uniform_(self.down, generator, 1 / math.sqrt(self.down.shape[1]))
             zero_(self.up)
-        zero_(self.down_bias)
-        zero_(self.up_bias)
+        for bias in (self.down_bias, self.up_bias, self.gate_bias):
+            zero_(bias)
+        if self.gate is not None:
+            if self.form.init == "bert":
+                normal_(self.gate, generator)
+            else:
+                uniform_(self.gate, generator, 1 / math.sqrt(self.gate.shape[1]))
         if self.layer_norm is not None:
             self.layer_norm.reset(generator)
         if self.inner_scale is not None:
@@ -117,7 +144,11 @@ class BottleneckDelta(Delta):
         if self.layer_norm is not None and form.layer_norm == "in":
             x = self.layer_norm(x)
         z = nn.functional.linear(x, self.down.to(dtype), _cast(self.down_bias, dtype))
-        z = _ACTIVATIONS[form.activation](z)
+        if self.gate is None:
+            z = ACTIVATIONS[form.activation](z)
+        else:
+            gate = nn.functional.linear(x, self.gate.to(dtype), _cast(self.gate_bias, dtype))
+            z = ACTIVATIONS[form.activation](gate) * z
         if form.dropout:
             z = nn.functional.dropout(z, form.dropout, self.training)
         change = nn.functional.linear(z, self.up.to(z.dtype), _cast(self.up_bias, z.dtype))

@@ -4,7 +4,7 @@ The second step of the only path through this library: method (data), plan, atta
 """
 
 from unipetl.planning.blueprint import Group, Placement, Plan
-from unipetl.planning.make import model_from_config, plan
+from unipetl.planning.make import model_from_config, plan, sites_of
 from unipetl.planning.trained import is_task_head
 
-__all__ = ["Group", "Placement", "Plan", "is_task_head", "model_from_config", "plan"]
+__all__ = ["Group", "Placement", "Plan", "is_task_head", "model_from_config", "plan", "sites_of"]

@@ -97,6 +97,16 @@ def model_from_config(config: PreTrainedConfig) -> nn.Module:
         raise PlanError(f"transformers cannot build a model from this {type(config).__name__}: {error}") from error
 
 
+def sites_of(model: nn.Module, architecture: Architecture | None = None) -> tuple[Site, ...]:
+    """Return every place of ``model``, in the order of the computation.
+
+    Raises:
+        ArchitectureError: its family has no table, or the table does not fit.
+    """
+    base, table = _table(model, architecture)
+    return find_sites(model, base, table)
+
+
 def _table(model: nn.Module, architecture: Architecture | None) -> tuple[str, Architecture]:
     """Return the base model's path and the table: the given one, the family's, or one found in the model itself."""
     base = base_path(model)

@@ -17,6 +17,7 @@ from unipetl.forms import Form, Heads, Shape
 from unipetl.insertion import Sequential
 from unipetl.method import Method, Modification
 from unipetl.planning.blueprint import Group, Placement
+from unipetl.planning.units import settle
 from unipetl.representation import NAMES, rank
 from unipetl.sense import shape_at
 
@@ -41,17 +42,18 @@ def place(method: Method, model: nn.Module, sites: Sequence[Site]) -> tuple[tupl
                 groups.append(Group(group, label, one.form, shapes, shared))
             learned = isinstance(one.composition, Add) and one.composition.scale == "learned"
             for index, (site, shape) in enumerate(zip(members, shapes, strict=True)):
+                settled = settle(one, model, site, sites)
                 placements.append(
                     Placement(
                         key=f"{site.name}/{label}",
                         label=label,
                         site=site,
-                        modification=one,
+                        modification=settled,
                         shape=shape,
                         group=group,
                         index=index,
-                        parameters=_own_parameters(one.form, shape, shapes if shared else None) + learned,
-                        paper_parameters=one.form.paper_parameters(shape),
+                        parameters=_own_parameters(settled.form, shape, shapes if shared else None) + learned,
+                        paper_parameters=settled.form.paper_parameters(shape),
                     )
                 )
     order = {site.name: number for number, site in enumerate(sites)}

@@ -40,6 +40,7 @@ def bottlenecks(draw: st.DrawFn) -> Bottleneck:
     return Bottleneck(
         rank=draw(_RANKS),
         activation=draw(_ACTIVATIONS),
+        gated=draw(st.sampled_from([False, False, True])),
         bias=draw(st.booleans()),
         layer_norm=norm,
         dropout=draw(_DROPOUTS),

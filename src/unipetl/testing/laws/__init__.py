@@ -7,6 +7,7 @@ arguments of one call.
 from unipetl.testing.laws.base import leaves_the_base_alone
 from unipetl.testing.laws.checkpoints import trains_through_checkpoints
 from unipetl.testing.laws.compiling import compiles_to_one_graph
+from unipetl.testing.laws.folding import folds_and_unfolds, refuses_cleanly
 from unipetl.testing.laws.generation import generates_the_same_without_cache
 from unipetl.testing.laws.gradients import trains_its_own_and_nothing_else
 from unipetl.testing.laws.half import computes_in_bfloat16
@@ -20,10 +21,12 @@ __all__ = [
     "compiles_to_one_graph",
     "computes_in_bfloat16",
     "detaches_exactly",
+    "folds_and_unfolds",
     "generates_the_same_without_cache",
     "ignores_padding",
     "leaves_the_base_alone",
     "promises_zero",
+    "refuses_cleanly",
     "starts_as_the_bare_model",
     "survives_saving",
     "trains_its_own_and_nothing_else",

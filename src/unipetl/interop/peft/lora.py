@@ -1,0 +1,311 @@
+"""LoRA folders. A is (r, in), B (out, r), also for transposed weights; ΔW = s B A with s = alpha / r.
+
+With ``use_rslora`` s = alpha / sqrt(r). A fused projection of the model is one LoRA in the file: going out, the
+places' ranks are put side by side; coming in, each place takes its rows of B and the ranks that reach it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unipetl.attaching.state import Record
+from unipetl.composition import Add
+from unipetl.errors import InteropError
+from unipetl.folding.linear import rows
+from unipetl.folding.steps import Op
+from unipetl.forms import Bottleneck, LowRank
+from unipetl.forms.bottleneck import BottleneckDelta
+from unipetl.forms.low_rank import LowRankDelta
+from unipetl.insertion import Parallel
+from unipetl.interop.peft.files import Folder
+from unipetl.interop.peft.names import (
+    PREFIX,
+    RESULTS,
+    Places,
+    features_of,
+    matches,
+    modifications_of,
+    pattern_value,
+    short_names,
+)
+from unipetl.method import Modification
+
+REFUSED = {
+    "use_dora": "a learned norm of every column (DoRA)",
+    "use_qalora": "pooled inputs (QA-LoRA)",
+    "use_bdlora": "block-diagonal matrices (BD-LoRA)",
+    "alora_invocation_tokens": "a LoRA that acts after certain tokens (aLoRA)",
+    "layer_replication": "layers that stand there several times",
+    "target_parameters": "LoRA of single parameters",
+    "trainable_token_indices": "single rows of the embeddings",
+    "kasa_config": "a pruned base (KaSA)",
+    "velora_config": "compressed activations (VeLoRA)",
+    "monteclora_config": "random weights (MonteCLoRA)",
+    "arrow_config": "a router among LoRAs (Arrow)",
+}
+#: Initialisations after which the base's weights are still those of its checkpoint.
+INITS = (True, False, None, "gaussian", "orthogonal", "eva")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What the file wants at one place."""
+
+    rank: int
+    scale: float
+    dropout: float
+    bias: bool
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The modifications that a file describes, and the values at every site: ``down``, ``up``, ``up_bias``."""
+
+    modifications: tuple[Modification, ...]
+    values: dict[str, dict[str, Tensor]]
+    rest: dict[str, Tensor]
+
+
+def read(folder: Folder, places: Places) -> Wanted:
+    """Return what a LoRA folder describes.
+
+    Raises:
+        InteropError: it means something that unipetl does not have, names modules that are no places of ours, or
+            a tensor is missing, too many or misshapen.
+    """
+    folder.refuse_settings(REFUSED)
+    if folder.config.get("init_lora_weights", True) not in INITS:
+        raise InteropError(
+            f"init_lora_weights={folder.config['init_lora_weights']!r} changes the base's own weights; let PEFT "
+            "save it as a plain LoRA (path_initial_model_for_weight_conversion)."
+        )
+    if folder.setting("bias", str, "none") == "lora_only":
+        raise InteropError("bias='lora_only' trains the biases of some modules; unipetl trains all biases or none.")
+    pairs, rest = _pairs(folder)
+    _refuse_incomplete(folder, places, pairs)
+    values: dict[str, dict[str, Tensor]] = {}
+    specs: dict[str, Spec] = {}
+    for path, pair in pairs.items():
+        own_path = places.module(path)
+        if own_path not in places.results:
+            raise InteropError(
+                f"LoRA of {path!r}: no representation of the design space; those are the projections of attention "
+                "and FFN."
+            )
+        scale = _scale(folder, path, pair["A"].shape[0])
+        bias = pair.get("bias")
+        for site, down, up, part in _parts(places, own_path, pair["A"], pair["B"], bias):
+            values[site.name] = {"down": down, "up": up, **({} if part is None else {"up_bias": part})}
+            specs[site.name] = Spec(
+                down.shape[0], scale, float(folder.setting("lora_dropout", (int, float), 0.0)), part is not None
+            )
+    return Wanted(_modifications(places, specs), values, rest)
+
+
+def _modifications(places: Places, specs: Mapping[str, Spec]) -> tuple[Modification, ...]:
+    def build(representation: dict[str, Any], spec: Spec) -> Modification:
+        form: LowRank | Bottleneck = (
+            Bottleneck(rank=spec.rank, activation="identity")
+            if spec.bias
+            else LowRank(rank=spec.rank, dropout=spec.dropout)
+        )
+        return Modification(
+            representation=representation, form=form, insertion=Parallel(), composition=Add(scale=spec.scale)
+        )
+
+    return modifications_of(places.sites, specs, build)
+
+
+def _pairs(folder: Folder) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+    endings = {".lora_A.weight": "A", ".lora_B.weight": "B", ".lora_B.bias": "bias"}
+    pairs: dict[str, dict[str, Tensor]] = {}
+    rest: dict[str, Tensor] = {}
+    for key, value in folder.tensors.items():
+        ending = next((one for one in endings if key.endswith(one)), None)
+        if ending is not None and key.startswith(PREFIX):
+            pairs.setdefault(key.removeprefix(PREFIX).removesuffix(ending), {})[endings[ending]] = value
+        elif ".lora_embedding_" in key:
+            raise InteropError(f"tensor {key!r}: LoRA of an embedding is no representation of the design space.")
+        elif ".lora_" in key:
+            raise InteropError(f"tensor {key!r} belongs to a variant of LoRA that unipetl does not have.")
+        else:
+            rest[key] = value
+    for path, pair in pairs.items():
+        for part in ("A", "B"):
+            if part not in pair:
+                raise InteropError(f"the LoRA of {path!r} is incomplete: lora_{part} is missing.")
+        if pair["A"].dim() != 2 or pair["B"].dim() != 2 or pair["A"].shape[0] != pair["B"].shape[1]:
+            raise InteropError(
+                f"the LoRA of {path!r} has shapes {tuple(pair['A'].shape)} and {tuple(pair['B'].shape)}, which are no "
+                "(r, in) and (out, r)."
+            )
+    return pairs, rest
+
+
+def _refuse_incomplete(folder: Folder, places: Places, pairs: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Compare the modules that have tensors with those that the config names."""
+    targets = folder.config.get("target_modules")
+    if targets is None or not pairs:
+        raise InteropError(f"{str(folder.path)!r} holds no LoRA: no target_modules, or no tensors.")
+    if targets == "all-linear":
+        return
+    excluded = folder.config.get("exclude_modules") or []
+    layers = folder.config.get("layers_to_transform")
+    wanted = {path for path in places.results if matches(targets, path) and not (excluded and matches(excluded, path))}
+    if layers is not None:
+        wanted = {path for path in wanted if _layer(path) in ([layers] if isinstance(layers, int) else layers)}
+    found = {places.module(path) for path in pairs}
+    missing = [] if folder.config.get("layers_pattern") else sorted(wanted - found)
+    extra = sorted(path for path in found if not matches(targets, path) and not _renamed(pairs, path))
+    if missing or extra:
+        where = missing[0] if missing else extra[0]
+        what = "has no tensors in the file" if missing else "has tensors, and target_modules does not name it"
+        raise InteropError(f"{str(folder.path)!r}: {where!r} {what}; the file does not fit its config or this model.")
+    if not pairs:
+        raise InteropError(f"{str(folder.path)!r} holds no LoRA.")
+
+
+def _layer(path: str) -> int | None:
+    """Return the first number in a path, which PEFT takes for the layer's."""
+    return next((int(part) for part in path.split(".") if part.isdigit()), None)
+
+
+def _renamed(pairs: Mapping[str, object], path: str) -> bool:
+    return path not in pairs  # found under another prefix than this model's: full paths in the config do not fit
+
+
+def _scale(folder: Folder, path: str, rank: int) -> float:
+    expected = pattern_value(folder.setting("rank_pattern", dict, {}), path, folder.setting("r", int, 8))
+    if expected != rank:
+        raise InteropError(f"the LoRA of {path!r} has rank {rank}, and the config says {expected}.")
+    alpha = pattern_value(
+        folder.setting("alpha_pattern", dict, {}), path, folder.setting("lora_alpha", (int, float), 8)
+    )
+    scale = alpha / math.sqrt(rank) if folder.config.get("use_rslora") else alpha / rank
+    if not scale:
+        raise InteropError(f"the LoRA of {path!r} has alpha 0 and does nothing.")
+    return float(scale)
+
+
+def _parts(
+    places: Places, path: str, down: Tensor, up: Tensor, bias: Tensor | None
+) -> Iterable[tuple[Any, Tensor, Tensor, Tensor | None]]:
+    """Yield, for every place that a projection is, what the LoRA does there."""
+    inner, outer = features_of(places.model, path)
+    if down.shape[1] != inner or up.shape[0] != outer:
+        raise InteropError(
+            f"the LoRA of {path!r} maps {down.shape[1]} to {up.shape[0]} features, and the module {inner} to {outer}."
+        )
+    sites = places.results[path]
+    if len(sites) == 1:
+        yield sites[0], down, up, bias
+        return
+    fresh = not bool(up.any())
+    covered = torch.zeros(outer, dtype=torch.bool)
+    for site in sites:
+        chosen = rows(site.value, outer)
+        covered[chosen] = True
+        mine = up[chosen]
+        used = torch.ones(up.shape[1], dtype=torch.bool) if fresh else mine.any(dim=0)
+        part = None if bias is None else bias[chosen]
+        if bool(used.any()) or part is not None:
+            used = used if bool(used.any()) else torch.ones_like(used)
+            yield site, down[used], mine[:, used], part
+    if bool(up[~covered].any()):
+        raise InteropError(f"the LoRA of {path!r} changes features that are no query, key or value.")
+
+
+def write(record: Record, places: Places) -> tuple[dict[str, Any], dict[str, Tensor], set[str]]:
+    """Return config, tensors and the wrapped modules of an attachment's LoRA.
+
+    Raises:
+        InteropError: a change is no LoRA of a projection.
+    """
+    model = places.model
+    grouped: dict[str, list[Op]] = {}
+    for one in record.plan.placements:
+        op = Op(record, one, record.changes[one.key])
+        _refuse_foreign(op)
+        grouped.setdefault(one.site.value.module, []).append(op)
+    ranks: dict[str, int] = {}
+    alphas: dict[str, float] = {}
+    tensors: dict[str, Tensor] = {}
+    biased = any(isinstance(op.change.delta, BottleneckDelta) for ops in grouped.values() for op in ops)
+    for path, ops in grouped.items():
+        down, up, bias, scale = _joined(model, path, ops)
+        ranks[path] = down.shape[0]
+        alphas[path], up = _alpha(scale, down.shape[0], up)
+        tensors[f"{PREFIX}{path}.lora_A.weight"] = down
+        tensors[f"{PREFIX}{path}.lora_B.weight"] = up
+        if biased:
+            tensors[f"{PREFIX}{path}.lora_B.bias"] = bias
+    dropouts = {
+        float(getattr(op.placement.modification.form, "dropout", 0.0)) for ops in grouped.values() for op in ops
+    }
+    if len(dropouts) > 1:
+        raise InteropError(f"PEFT has one lora_dropout for all modules; here there are {sorted(dropouts)}.")
+    rank, alpha = _usual(ranks.values()), _usual(alphas.values())
+    config: dict[str, Any] = {
+        "peft_type": "LORA", "r": rank, "lora_alpha": alpha, "lora_dropout": dropouts.pop(), "lora_bias": biased,
+        "target_modules": short_names(model, grouped), "fan_in_fan_out": places.fan_in_fan_out(grouped),
+        "use_rslora": False, "use_dora": False, "init_lora_weights": True, "layers_to_transform": None,
+        "rank_pattern": {path: found for path, found in sorted(ranks.items()) if found != rank},
+        "alpha_pattern": {path: found for path, found in sorted(alphas.items()) if found != alpha},
+    }  # fmt: skip
+    return config, tensors, set(grouped)
+
+
+def _refuse_foreign(op: Op) -> None:
+    site, one = op.placement.site, op.placement.modification
+    if op.kind != "linear":
+        raise InteropError(
+            f"{op.placement.key!r}: PEFT's LoRA is a linear change of a projection; it has no {one.form.tag!r} here. "
+            "unipetl.save keeps every method."
+        )
+    if not op.parallel or site.representation not in RESULTS:
+        raise InteropError(
+            f"{op.placement.key!r}: PEFT's LoRA reads what its projection reads; a {type(one.insertion).tag} change of "
+            f"{site.representation!r} is none."
+        )
+
+
+def _joined(model: nn.Module, path: str, ops: list[Op]) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Return A, B, the bias and s of every change of one module, as one."""
+    outer = features_of(model, path)[1]
+    fixed = [op.scale for op in ops if isinstance(op.scale, float)]
+    scale = fixed[0] if fixed else 1.0
+    downs, ups = [], []
+    first = next(ops[0].change.delta.parameters())
+    bias = first.new_zeros(outer)
+    for op in ops:
+        delta = op.change.delta
+        assert isinstance(delta, (LowRankDelta, BottleneckDelta))
+        factor = op.scale / scale
+        chosen = rows(op.placement.site.value, outer).to(first.device)
+        up = first.new_zeros(outer, delta.down.shape[0])
+        up[chosen] = delta.up.detach() if isinstance(factor, float) and factor == 1.0 else delta.up.detach() * factor
+        if isinstance(delta, BottleneckDelta) and delta.down_bias is not None and delta.up_bias is not None:
+            bias[chosen] += (delta.up.detach() @ delta.down_bias.detach() + delta.up_bias.detach()) * factor
+        downs.append(delta.down.detach())
+        ups.append(up)
+    return torch.cat(downs), torch.cat(ups, dim=1), bias, scale
+
+
+def _alpha(scale: float, rank: int, up: Tensor) -> tuple[float, Tensor]:
+    """Return alpha with alpha / rank = s to the bit, and B; where there is no such alpha, s goes into B."""
+    near = scale * rank
+    for alpha in (near, math.nextafter(near, math.inf), math.nextafter(near, -math.inf)):
+        if alpha / rank == scale:
+            return (int(alpha) if alpha == int(alpha) else alpha), up
+    return rank, up * scale
+
+
+def _usual(values: Iterable[Any]) -> Any:
+    found = list(values)
+    return max(dict.fromkeys(found), key=found.count)
