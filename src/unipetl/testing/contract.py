@@ -36,6 +36,9 @@ def broken_law(
         with tempfile.TemporaryDirectory() as folder:
             laws.survives_saving(fresh(), fresh(), text, plain, Path(folder), **options)
 
+    def fold() -> None:
+        laws.folds_and_unfolds(fresh(), text, plain, atol=1e-8 if atol < 1e-6 else 1e-4, **options)
+
     plain, padded, start = calls.plain, calls.padded, calls.start
     checks: dict[str, Callable[[], None]] = {
         "starts as the bare model": lambda: laws.starts_as_the_bare_model(
@@ -49,6 +52,7 @@ def broken_law(
         ),
         "detaches exactly": lambda: laws.detaches_exactly(fresh(), text, plain, **options),
         "survives saving": save,
+        "folds and unfolds": fold,
         "computes in bfloat16": lambda: laws.computes_in_bfloat16(fresh(), text, plain, **options),
         "trains through checkpoints": lambda: laws.trains_through_checkpoints(fresh(), text, plain, **options),
     }
