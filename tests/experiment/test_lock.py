@@ -131,3 +131,17 @@ def test_what_is_no_folder_is_said(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(StorageError, match="it is a file, or lies below one"), alone(path):
             pass
+
+
+def test_a_folder_that_vanishes_while_it_is_made_is_made_again(tmp_path, monkeypatch):
+    right, refused = type(tmp_path).mkdir, []
+
+    def late(self, *args, **kwargs):
+        if not refused:  # what mkdir says where another process removes the folder between its two looks
+            refused.append(1)
+            raise FileExistsError(17, "File exists")
+        return right(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(tmp_path), "mkdir", late)
+    with alone(tmp_path / "made"):
+        assert refused

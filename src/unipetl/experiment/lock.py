@@ -43,6 +43,12 @@ def alone(folder: Path) -> Iterator[None]:
                 one.rmdir()
 
 
+def _blocked(folder: Path) -> bool:
+    """Return whether a file stands where the folder, or one above it, should be."""
+    found = next((one for one in (folder, *folder.parents) if one.exists()), folder)
+    return found.exists() and not found.is_dir()
+
+
 def _take(folder: Path) -> int:
     """Return the open file that holds the lock."""
     path = folder / NAME
@@ -54,7 +60,10 @@ def _take(folder: Path) -> int:
         except FileNotFoundError as error:  # somebody has let go of the folder and removed it, or none can be made
             why = error.strerror or str(error)
             continue
-        except (FileExistsError, NotADirectoryError):
+        except (FileExistsError, NotADirectoryError) as error:
+            if not _blocked(folder):  # it was removed while mkdir looked whether it is a folder
+                why = error.strerror or str(error)
+                continue
             raise StorageError(f"cannot write in {str(folder)!r}: it is a file, or lies below one.") from None
         except OSError as error:
             raise StorageError(f"cannot write in {str(folder)!r}: {error.strerror or error}.") from error
