@@ -17,6 +17,7 @@ from unipetl.method import Method
 from unipetl.planning.blueprint import Plan
 from unipetl.planning.places import place
 from unipetl.planning.trained import STATE, head_parameters, is_task_head, trained_parameters
+from unipetl.planning.versions import check_transformers
 from unipetl.sense import refuse_nonsense
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def plan(
     Raises:
         PlanError: the method makes no sense here; the message has the axis, the value and what would work.
     """
+    check_transformers()
     method = notation.parse(method)
     module = model if isinstance(model, nn.Module) else model_from_config(model)
     base, table = _table(module, architecture)
