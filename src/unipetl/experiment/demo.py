@@ -87,7 +87,7 @@ SENTIMENT = Settings(
         "prompt tuning": Setting("prompt_tuning(length=?)", 1e-2, largest=10),
         "prefix tuning": Setting("prefix_tuning(length=?, mlp=none)", 1e-2),
         "adapter": Setting("adapter(rank=?)", 1e-3),
-        "LoRA": Setting("lora(rank=?, scale=2)", 3e-3),
+        "LoRA": Setting("lora(rank=?, scale=2)", 1e-3),
         "parallel adapter": Setting("parallel_adapter(rank=?)", 1e-3),
         "scaled parallel adapter": Setting("scaled_parallel_adapter(rank=?, scale=2)", 1e-3),
         "multi-head parallel adapter": Setting("multi_head_parallel_adapter(rank=?)", 3e-3),
