@@ -77,7 +77,7 @@ SENTIMENT = Settings(
     quick_training={"per_device_train_batch_size": 4},
     limit=2000,
     evaluation_limit=600,
-    quick_limit=500,
+    quick_limit=400,
     quick_evaluation_limit=200,
     methods={
         "zero-shot": Setting("none"),
