@@ -18,13 +18,19 @@ from unipetl.tasks import get_task
 class Setting:
     """A method of the demo on one task: notation with ``?`` for the size that is solved for, and its learning rate.
 
-    ``largest`` bounds the size where a larger one would cost time rather than parameters: a prompt makes every
+    ``quick_learning_rate`` is for the quick demo, whose fewer steps need a higher rate; 0 is the same rate. ``largest``
+    bounds the size where a larger one would cost time rather than parameters: a prompt makes every
     sequence longer.
     """
 
     method: str
     learning_rate: float = 0.0
     largest: int = 4096
+    quick_learning_rate: float = 0.0
+
+    def rate(self, quick: bool) -> float:
+        """Return the learning rate of one size of the demo; 0 is none."""
+        return self.quick_learning_rate or self.learning_rate if quick else self.learning_rate
 
 
 @dataclass(frozen=True)
@@ -86,12 +92,12 @@ SENTIMENT = Settings(
         "BitFit": Setting("bitfit", 5e-3),
         "prompt tuning": Setting("prompt_tuning(length=?)", 1e-2, largest=10),
         "prefix tuning": Setting("prefix_tuning(length=?, mlp=none)", 1e-2),
-        "adapter": Setting("adapter(rank=?)", 1e-3),
-        "LoRA": Setting("lora(rank=?, scale=2)", 1e-3),
-        "parallel adapter": Setting("parallel_adapter(rank=?)", 1e-3),
+        "adapter": Setting("adapter(rank=?)", 1e-3, quick_learning_rate=3e-3),
+        "LoRA": Setting("lora(rank=?, scale=2)", 1e-3, quick_learning_rate=3e-3),
+        "parallel adapter": Setting("parallel_adapter(rank=?)", 1e-3, quick_learning_rate=3e-3),
         "scaled parallel adapter": Setting("scaled_parallel_adapter(rank=?, scale=2)", 1e-3),
         "multi-head parallel adapter": Setting("multi_head_parallel_adapter(rank=?)", 3e-3),
-        "MAM": Setting("mam(length=?, rank=?, mlp=none, scale=2)", 1e-3),
+        "MAM": Setting("mam(length=?, rank=?, mlp=none, scale=2)", 1e-3, quick_learning_rate=3e-3),
     },
 )
 TASKS = {"pronounce": PRONOUNCE, "sentiment": SENTIMENT}
@@ -126,7 +132,7 @@ def demo_plan(*, quick: bool = False) -> ComparePlan:
             "methods": {
                 label: {
                     "method": fill(one.method, model, budget, largest=one.largest),
-                    "training": {"learning_rate": one.learning_rate} if one.learning_rate else {},
+                    "training": {"learning_rate": one.rate(quick)} if one.rate(quick) else {},
                 }
                 for label, one in settings.methods.items()
             },
