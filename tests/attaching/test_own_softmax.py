@@ -111,6 +111,60 @@ def test_a_call_that_fails_leaves_no_softmax_widened():
     assert torch.equal(outputs(model, CALL), wanted)
 
 
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("method", ["prefix_tuning(length=2, mlp=none)", "multi_head_parallel_adapter(rank=6)"])
+def test_learned_keys_are_dropped_out_with_the_model_s_own(name, method):
+    """Where every probability is dropped out nothing is left of any head, learned part or not."""
+    model = build(name)
+    scatter(unipetl.attach(model, method))
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    core = next(m for m in model.modules() if type(m).__name__.endswith(("SelfAttention", "BloomAttention")))
+    (core.attention_dropout if name == "BLOOM" else core.dropout).p = 1.0
+    heads = []
+    output = {"BLOOM": "h.0.self_attention.dense", "MPNet": "encoder.layer.0.attention.attn.o"}
+    module = model.get_submodule(output.get(name, "encoder.layer.0.attention.output.dense"))
+    module.register_forward_pre_hook(lambda module, args: heads.append(args[0]))
+    model.train()
+    with torch.no_grad():
+        model(**CALL)
+        assert torch.count_nonzero(heads.pop()) == 0
+        model.eval()(**CALL)
+        assert torch.count_nonzero(heads.pop()) > 0
+
+
+def test_an_attention_without_its_softmax_is_no_silent_loss():
+    model = build("MPNet")
+    scatter(unipetl.attach(model, "prefix_tuning(length=2, mlp=none)"))
+    real = torch.nn.functional.softmax
+    torch.nn.functional.softmax = lambda x, dim: (x - x.logsumexp(dim, keepdim=True)).exp()
+    try:
+        with pytest.raises(unipetl.errors.AttachError, match="computed none"):
+            model(**CALL)
+    finally:
+        torch.nn.functional.softmax = real
+    outputs(model, CALL)
+
+
+def test_an_eager_implementation_of_the_interface_is_no_softmax_of_its_own():
+    """It may be replaced at any time, and a prefix must act on."""
+    config = transformers.OPTConfig(
+        vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, ffn_dim=20, word_embed_proj_dim=24,
+        max_position_embeddings=40,
+    )  # fmt: skip
+    model = transformers.OPTForCausalLM._from_config(config, attn_implementation="eager")
+    randomize(model)
+    model.double().eval()
+    attachment = unipetl.attach(model, "prefix_tuning(length=2, mlp=none)")
+    assert {one.site.softmax for one in attachment.plan.placements} == {None}
+    scatter(attachment)
+    eager = outputs(model, CALL)
+    model.set_attn_implementation("sdpa")
+    assert torch.allclose(outputs(model, CALL), eager, atol=1e-5)  # the eager softmax is in float32
+
+
 def test_attentions_whose_positions_have_no_origin_are_refused():
     from unipetl.testing.coverage import build_type
 
