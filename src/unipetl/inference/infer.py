@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 from unipetl.architectures import Architecture, StackTable, find_sites, join_path
 from unipetl.architectures.base import AttentionTable, FeedForwardTable
 from unipetl.errors import ArchitectureError
+from unipetl.inference.ambient import undisturbed
 from unipetl.inference.attention import attentions_of
 from unipetl.inference.blocks import Found, find_stacks
 from unipetl.inference.feed_forward import feed_forward_of
@@ -29,6 +31,7 @@ class Inferred:
     architecture: Architecture
 
 
+@undisturbed()
 def infer(model: nn.Module, inputs: Mapping[str, Any] | None = None) -> Inferred:
     """Return a table for ``model``, found by its structure and one forward pass.
 
@@ -53,8 +56,10 @@ def infer(model: nn.Module, inputs: Mapping[str, Any] | None = None) -> Inferred
             tables.append(_stack(model, seen, found, name, base))
         except ArchitectureError as reason:
             reasons.append(str(reason))
+        except Exception as error:  # noqa: BLE001 - nothing is known of the code that was watched
+            reasons.append(f"{found.pattern!r}: its layers were not understood ({_short(error)}).")
     if not tables:
-        raise ArchitectureError(" ".join(reasons))
+        raise ArchitectureError(" ".join(reasons) + " Pass `architecture=` with a table of its places.")
     model_type = str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
     architecture = Architecture((model_type,), tuple(tables))
     find_sites(model, base, architecture)
@@ -67,17 +72,33 @@ def trace_of(model: nn.Module, inputs: Mapping[str, Any] | None, stacks: Sequenc
     Raises:
         ArchitectureError: the model does not compute from these inputs.
     """
-    seen = _try(model, example_inputs(model) if inputs is None else [inputs])
+    seen = _try(model, _inputs_of(model) if inputs is None else [inputs])
     for found in stacks:
         if any(seen.first(block) is not None for block in found.blocks):
             continue
         path = _tower(model, found.pattern)
         if path:
             try:
-                seen.add(_try(tower := model.get_submodule(path), example_inputs(tower)), path)
+                seen.add(_try(tower := model.get_submodule(path), _inputs_of(tower)), path)
             except ArchitectureError:
                 continue  # the stack's own message says that it was not reached
     return seen
+
+
+def _inputs_of(model: nn.Module) -> list[dict[str, Any]]:
+    try:
+        return example_inputs(model)
+    except ArchitectureError:
+        raise
+    except Exception as error:  # a config may hold anything under a name that is known
+        raise ArchitectureError(
+            f"{type(model).__name__}: no arguments for a small call could be made from its config ({_short(error)}). "
+            "Pass `architecture=` with a table of its places."
+        ) from error
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def _try(model: nn.Module, choices: Sequence[Mapping[str, Any]]) -> Trace:
@@ -90,7 +111,7 @@ def _try(model: nn.Module, choices: Sequence[Mapping[str, Any]]) -> Trace:
     assert reason is not None
     raise ArchitectureError(
         f"{type(model).__name__}: its places are found by watching one forward pass, which failed "
-        f"({type(reason).__name__}: {next(iter(str(reason).splitlines()), '')}). Pass `architecture=` with a table."
+        f"({_short(reason)}). Pass `architecture=` with a table."
     ) from reason
 
 
@@ -168,7 +189,7 @@ def _stack(model: nn.Module, seen: Trace, found: Found, name: str, base: str) ->
     inside = join_path(base, root)
     causal = _causal(model, seen, executed[0]) or name == "decoder"
     entry, tokens = _entry(model, seen, inside, executed[0])
-    choices = list(dict.fromkeys(one for one in forwards if one is not None))
+    choices = _choices(forwards)
     return StackTable(
         stack=name,
         root=root,
@@ -183,6 +204,16 @@ def _stack(model: nn.Module, seen: Trace, found: Found, name: str, base: str) ->
         rotary=_rotary(model, inside),
         causal=causal,
     )
+
+
+def _choices(forwards: Sequence[FeedForwardTable | None]) -> list[FeedForwardTable]:
+    """Return the different FFNs of a stack: those with projections first, the most frequent first.
+
+    The first one that a block has is taken there. A mixture is known by one module alone, whose name a plain FFN of
+    another layer may have too.
+    """
+    counts = Counter(one for one in forwards if one is not None)
+    return sorted(counts, key=lambda one: (one.up is None, -counts[one]))
 
 
 def _merge(per_block: list[list[AttentionTable]], found: Found) -> tuple[AttentionTable, ...]:

@@ -111,10 +111,13 @@ class Trace:
 def trace(model: nn.Module, inputs: Mapping[str, Any]) -> Trace:
     """Run ``model(**inputs)`` once, in evaluation mode, and return what was seen.
 
-    The model is as it was afterwards: hooks, modes, flags, gradients and random numbers.
+    The model is as it was afterwards: hooks, modes, flags, gradients, what its modules note down during a call, and
+    random numbers.
     """
     watcher = _Watcher()
-    kept = watcher.watching(model), _evaluating(model), _frozen(model), torch.random.fork_rng(devices=[])
+    devices = sorted({one.device.index for one in model.parameters() if one.device.type == "cuda"})
+    same_random = torch.random.fork_rng(devices=devices)
+    kept = _noting(model), watcher.watching(model), _evaluating(model), _frozen(model), same_random
     with ExitStack() as stack:
         for one in (*kept, torch.enable_grad(), watcher):
             stack.enter_context(one)
@@ -146,9 +149,15 @@ class _Watcher(TorchFunctionMode):
         result = func(*args, **kwargs)
         if func in _SOFTMAX and not self.fused and isinstance(result, Tensor) and result.dim() >= 3:
             scores = args[0] if args else kwargs["input"]
-            self.trace.attentions.append(Attention(self.open[-1].path, self.time, weights=result, scores=scores))
+            self.trace.attentions.append(Attention(self._computing(), self.time, weights=result, scores=scores))
             return result.detach().requires_grad_(True).clone()
         return result
+
+    def _computing(self) -> str:
+        """Return the module whose code is running; a softmax that is a module of its own is part of another's."""
+        return next(
+            call.path for call in reversed(self.open) if not isinstance(call.module, nn.Softmax) or not call.path
+        )
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
@@ -222,6 +231,20 @@ def _result(output: Any) -> Tensor | None:
     if isinstance(output, Mapping):
         return next((one for one in output.values() if isinstance(one, Tensor)), None)
     return None
+
+
+@contextmanager
+def _noting(model: nn.Module) -> Iterator[None]:
+    """Undo what modules note down in attributes and buffers: positions of the last call, losses of a router."""
+    notes = [(one, dict(vars(one)), dict(one._buffers)) for one in model.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes, buffers in notes:
+            vars(module).clear()
+            vars(module).update(attributes)
+            module._buffers.clear()
+            module._buffers.update(buffers)
 
 
 @contextmanager
