@@ -93,6 +93,20 @@ def test_the_gate_of_a_fused_ffn_is_told_in_any_dtype(dtype):
         assert (ffn.up.part, ffn.gate.part, ffn.up.parts) == (up, 1 - up, 2)
 
 
+def test_a_first_layer_without_a_norm_gets_no_later_one():
+    """ModernBERT norms its embeddings, and so not again before the first attention."""
+    settings = {"num_hidden_layers": 3, "cls_token_id": 1, "sep_token_id": 2}
+    stack = infer(build("ModernBert", "Model", **settings)).architecture.stacks[0]
+    assert (stack.norm_first, stack.attentions[0].norm, stack.feed_forward.norm) == (True, "attn_norm", "mlp_norm")
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("Esm", "encoder"), ("GPTJ", "decoder"), ("Bloom", "decoder")])
+def test_a_stack_is_named_by_what_its_attention_sees(name, wanted):
+    sizes = {"n_embd": 24, "n_head": 4, "n_layer": 2, "rotary_dim": 2} if name != "Esm" else {"mask_token_id": 3}
+    (stack,) = infer(build(name, "Model", **sizes)).architecture.stacks
+    assert (stack.stack, stack.causal) == (wanted, wanted == "decoder")
+
+
 class Block(nn.Module):
     """An FFN with a fused gate; ``layout`` says where the gate is."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -41,8 +41,10 @@ def attentions_of(trace: Trace, model: nn.Module, block: str) -> list[Seen]:
     for one in trace.attentions:
         if one.path in within and outer.start <= one.time <= outer.end:
             seen = _understand(trace, model, block, one)
-            if seen is not None:
-                found.setdefault(seen.table.kind, seen)
+            if seen is None:
+                continue
+            known = found.setdefault(seen.table.kind, seen)
+            found[known.table.kind] = replace(known, linears=known.linears | seen.linears)
     return list(found.values())
 
 
