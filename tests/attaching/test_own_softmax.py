@@ -61,14 +61,11 @@ def by_hand(model, key, value, queries, factor, layer):
     return own.sum(-1, keepdim=True) / total, (learned / total) @ value
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_the_gate_of_the_paper(name):
-    model = build(name)
-    attachment = unipetl.attach(model, "prefix_tuning(length=2, mlp=none)")
-    scatter(attachment)
+def first_layer(model, attachment):
+    """Return the heads' results with the changes and without them, the queries, and the learned keys and values."""
     first = next(one for one in attachment.plan.placements if one.site.layer == 0)
     tensors = {n.rsplit("/", 1)[-1]: t.detach() for n, t in attachment.tensors().items() if n.startswith(first.key)}
-    key, value = (tensors[part].view(2, 3, 8).transpose(0, 1) for part in ("key", "value"))
+    key, value = (tensors[part].view(-1, 3, 8).transpose(0, 1) for part in ("key", "value"))
     query_module = model.get_submodule(first.site.query.module)
     output_module = model.get_submodule(first.site.value.module)
     queries, heads = [], []
@@ -76,28 +73,47 @@ def test_the_gate_of_the_paper(name):
     output_module.register_forward_pre_hook(lambda module, args: heads.append(args[0]))
     with torch.no_grad():
         model(**CALL)
-        changed = heads.pop(0)
         unipetl.detach(model)
+        changed = heads.pop(0)
         queries.clear()
         heads.clear()
         model(**CALL)
-        columns = first.site.query.columns
-        query = queries[0] if columns is None else columns.of(queries[0])
-        query, bare = query.view(2, 5, 3, 8).transpose(1, 2), heads[0].view(2, 5, 3, 8).transpose(1, 2)
+    columns = first.site.query.columns
+    query = queries[0] if columns is None else columns.of(queries[0])
+    query, changed, bare = (one.view(2, 5, 3, 8).transpose(1, 2) for one in (query, changed, heads[0]))
+    return changed, bare, query, key, value
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_gate_of_the_paper(name):
+    model = build(name)
+    attachment = scatter(unipetl.attach(model, "prefix_tuning(length=2, mlp=none)"))
+    changed, bare, query, key, value = first_layer(model, attachment)
+    with torch.no_grad():
         keep, learned = by_hand(model, key, value, query, FACTOR[name], layer=0)
-    wanted = (keep * bare + learned).transpose(1, 2).reshape(2, 5, 24)
+    wanted = keep * bare + learned
     assert torch.allclose(changed, wanted, atol=1e-6 if name == "BLOOM" else 1e-9)  # BLOOM's softmax is in float32
-    assert not torch.allclose(changed, heads[0], atol=1e-3)
+    assert not torch.allclose(changed, bare, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_multi_head_adapter_adds_relu_attention(name):
     model = build(name)
-    attachment = unipetl.attach(model, "multi_head_parallel_adapter(rank=6)")
-    scatter(attachment)
+    attachment = scatter(unipetl.attach(model, "multi_head_parallel_adapter(rank=6)"))
     result = outputs(model, CALL)
-    assert not torch.allclose(result, outputs(unipetl.attach(build(name), "bitfit").model, CALL), atol=1e-3)
     assert torch.equal(outputs(copy.deepcopy(model), CALL), result)
+    changed, bare, query, key, value = first_layer(model, attachment)
+    logits = torch.einsum("bhnd,hld->bhnl", query, key) / math.sqrt(8 * FACTOR[name])
+    wanted = bare + logits.relu() @ value
+    assert torch.allclose(changed, wanted, atol=1e-9)
+    assert not torch.allclose(changed, bare, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_the_factor_is_the_same_in_any_dtype(name, dtype):
+    placements = unipetl.plan("prefix_tuning(length=2, mlp=none)", build(name).to(dtype)).placements
+    assert {one.site.softmax for one in placements} == {1 / math.sqrt(FACTOR[name])}
 
 
 def test_a_call_that_fails_leaves_no_softmax_widened():
