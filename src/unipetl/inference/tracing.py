@@ -132,6 +132,7 @@ class _Watcher(TorchFunctionMode):
         self.open: list[Call] = []
         self.time = 0
         self.fused = 0
+        self.copies: dict[int, Any] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -176,7 +177,7 @@ class _Watcher(TorchFunctionMode):
     def _enter(self, path: str) -> Any:
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
             call = Call(path, module, self.time)
-            call.read = _kept(_first(args, kwargs))
+            call.read = self._kept(_first(args, kwargs))
             self.time += 1
             self.trace.calls.append(call)
             self.open.append(call)
@@ -192,17 +193,23 @@ class _Watcher(TorchFunctionMode):
             call.leaf = gave.detach().requires_grad_(True)
             call.gave = call.leaf
             return call.leaf.clone()
-        call.gave = _kept(gave)
+        call.gave = self._kept(gave)
         return None
 
+    def _kept(self, tensor: Tensor | None) -> Tensor | None:
+        """A copy in the same graph, as what comes later may change the tensor itself; it knows what it is a copy of.
 
-def _kept(tensor: Tensor | None) -> Tensor | None:
-    """A copy in the same graph, as what comes later may change the tensor itself; it knows what it is a copy of."""
-    if tensor is None:
-        return None
-    copy: Any = tensor.clone()
-    copy.source = tensor
-    return copy
+        What passes unchanged through several modules is copied once: large images would fill the memory.
+        """
+        if tensor is None:
+            return None
+        state = None if tensor.is_inference() else (tensor._version, torch.is_grad_enabled())
+        copy = self.copies.get(id(tensor))
+        if copy is None or state is None or copy.source is not tensor or copy.state != state:
+            copy = tensor.clone()
+            copy.source, copy.state = tensor, state
+            self.copies[id(tensor)] = copy
+        return copy  # type: ignore[no-any-return]
 
 
 def same_object(first: Tensor | None, second: Tensor | None) -> bool:
