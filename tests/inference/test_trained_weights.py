@@ -107,6 +107,14 @@ def test_a_stack_is_named_by_what_its_attention_sees(name, wanted):
     assert (stack.stack, stack.causal) == (wanted, wanted == "decoder")
 
 
+def test_an_attention_that_is_not_understood_is_no_ffn():
+    """Of TimeSformer's two frames nothing can be learned about time, and its FFN may be narrow."""
+    settings = {"image_size": 32, "patch_size": 16, "num_frames": 2, "hidden_dropout_prob": 0.0}
+    model = build("Timesformer", "Model", dtype=torch.float32, **settings)
+    ffn = infer(model).architecture.stacks[0].feed_forward
+    assert (ffn.up.module, ffn.down.module) == ("intermediate.dense", "output.dense")
+
+
 class Block(nn.Module):
     """An FFN with a fused gate; ``layout`` says where the gate is."""
 

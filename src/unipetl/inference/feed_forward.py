@@ -13,6 +13,7 @@ from unipetl.inference.flow import acting
 from unipetl.inference.residual import Joint, is_dropout, surroundings
 from unipetl.inference.tracing import Call, Trace
 
+ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 MIXTURE = re.compile(r"Mo[Ee](Block|Layer)?$|SparseM\w+$")
 EXPERTS = re.compile(r"expert|moe|router", re.IGNORECASE)
 
@@ -23,6 +24,8 @@ def feed_forward_of(
     """Return the FFN of a block, or None; ``attention`` are the linear maps that belong to attentions."""
     mixture = _mixture(trace, block, attention)
     calls = [call for call in trace.within(block) if call.leaf is not None and call.path not in attention]
+    attending = _attending(trace, model, block)
+    calls = [call for call in calls if not any(f"{call.path}.".startswith(f"{path}.") for path in attending)]
     dense = [c for c in calls if not EXPERTS.search(c.path[len(block) :])]
     if mixture is not None:
         dense = [call for call in dense if not f"{call.path}.".startswith(f"{mixture.path}.")]
@@ -47,6 +50,16 @@ def feed_forward_of(
         join=None if joint.after is None or ends_in_dropout else Port(_inside(block, joint.after), "input"),
     )
     return table, joint
+
+
+def _attending(trace: Trace, model: nn.Module, block: str) -> set[str]:
+    """Return the modules that attend, understood or not: a value and an output projection are no FFN."""
+    found = set()
+    for path in {one.path for one in trace.attentions}:
+        while path.startswith(f"{block}.") and ATTENTION.search(type(model.get_submodule(path)).__name__):
+            found.add(path)
+            path = path.rpartition(".")[0]
+    return found
 
 
 def _pair(calls: list[Call]) -> tuple[dict[str, tuple[Call, Tensor]], Call] | None:
@@ -126,7 +139,7 @@ def _mixture(trace: Trace, block: str, attention: frozenset[str]) -> Call | None
     calls = [
         call
         for call in trace.within(block)[1:]
-        if not re.search(r"attn|attention", type(call.module).__name__, re.IGNORECASE)
+        if not ATTENTION.search(type(call.module).__name__)
         and not any(f"{path}.".startswith(f"{call.path}.") for path in attention)
         and next(call.module.children(), None) is not None
     ]
