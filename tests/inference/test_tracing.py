@@ -47,3 +47,24 @@ def test_attention_is_seen_through_any_implementation():
         cores = [one.path for one in seen.attentions]
         assert len(cores) == len(set(cores)) == 2 + 2 * 3
         assert {one.endswith(("self_attn", "encoder_attn")) for one in cores} == {True}
+
+
+class Chain(torch.nn.Module):
+    """Hands one tensor on, changes it in place, and hands it on again."""
+
+    def __init__(self):
+        super().__init__()
+        self.same, self.again = torch.nn.Identity(), torch.nn.Identity()
+
+    def forward(self, x):
+        x = self.same(x + 1)
+        x.add_(1)
+        return self.again(x)
+
+
+def test_a_tensor_is_copied_once_until_it_changes():
+    seen = trace(Chain(), {"x": torch.zeros(2, 3)})
+    whole, same, again = seen.calls
+    assert same.read is same.gave
+    assert again.read is again.gave is whole.gave
+    assert [float(one.read.max()) for one in (whole, same, again)] == [0, 1, 2]

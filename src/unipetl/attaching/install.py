@@ -150,14 +150,14 @@ def _install_softmax(model: nn.Module, ports: Ports, record: Record, one: Placem
     begin = next((hook for hook in core._forward_pre_hooks.values() if isinstance(hook, BeginSoftmax)), None)
     if begin is None:
         assert site.softmax is not None and site.query is not None and isinstance(site.shape, Heads)
-        tape = FirstTape()
+        inside = f"{site.query.module}.".startswith(f"{site.owner}.")
+        tape = FirstTape() if inside else Tape()  # before the attention, the last call counts
         ports.at(Port(site.query.module, "output")).tapes.append(tape)
         scaling = site.softmax / math.sqrt(site.shape.key_dim)
-        begin = BeginSoftmax(SoftmaxProgram(tape, site.query, site.shape.query_heads, scaling))
-        begin.program.inside = f"{site.query.module}.".startswith(f"{site.owner}.")
+        begin = BeginSoftmax(SoftmaxProgram(tape, site.query, site.shape.query_heads, scaling, inside=inside))
         core.register_forward_pre_hook(begin)
         core.register_forward_hook(EndSoftmax(begin.program), always_call=True)
-        join = JoinSoftmax(begin.program, core)
+        join = JoinSoftmax(begin.program)
         model.get_submodule(site.value.module).register_forward_pre_hook(join, with_kwargs=True)
     begin.program.items.append(_head_item(model, ports, record, one))
 

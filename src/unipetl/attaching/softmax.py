@@ -2,7 +2,8 @@ r"""Learned keys and values in an attention that computes its softmax itself, ou
 
 The softmax of the model's own scores S is replaced by that of :math:`[q P_k^\top / s, S]`; the model goes on with its
 own part, and :math:`p P_v`, what the learned part gives, joins the heads before the output projection. That is one
-softmax over learned and own keys, whatever the model adds to S (positions, masks).
+softmax over learned and own keys, whatever the model adds to S (positions, masks). In training the learned part is
+dropped out with the probability with which the model drops out its own.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from unipetl.architectures import Projection, columns_of
 from unipetl.attaching.heads import HeadItem
 from unipetl.attaching.ports import Tape, first_argument, with_first_argument
 from unipetl.composition import Gate
+from unipetl.errors import AttachError
 
-_SOFTMAX = {torch.nn.functional.softmax, torch.softmax, Tensor.softmax}
+_SOFTMAX = {torch.nn.functional.softmax, torch.softmax, Tensor.softmax, torch.special.softmax}
 
 
 class FirstTape(Tape):
@@ -40,6 +42,8 @@ class SoftmaxProgram:
         query: says which of its columns are the queries.
         heads, scaling: the number of heads, and the factor on q kᵀ.
         inside: whether the query projection is part of the attention, or came before it.
+        own: the number of the model's own probabilities in the call under way, once its softmax was computed.
+        dropout: the probability with which the model has dropped those out, None before.
     """
 
     queries: Tape
@@ -50,20 +54,21 @@ class SoftmaxProgram:
     inside: bool = True
     mode: Any = None
     q: Tensor | None = None
+    own: int | None = None
+    dropout: float | None = None
     gated: list[tuple[HeadItem, Tensor, Tensor]] = field(default_factory=list)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the call under way behind when the model is copied or pickled."""
-        return {**self.__dict__, "mode": None, "q": None, "gated": []}
+        return {**self.__dict__, "mode": None, "q": None, "own": None, "dropout": None, "gated": []}
 
     def begin(self) -> None:
         """Watch for the softmax."""
-        self.gated, self.q = [], None
+        self.gated, self.q, self.own, self.dropout = [], None, None, None
         if self.inside:
             self.queries.value = None
-        if any(isinstance(item.change.modification.composition, Gate) for item in self.items):
-            self.mode = _WidenedSoftmax(self)
-            self.mode.__enter__()
+        self.mode = _WidenedSoftmax(self)
+        self.mode.__enter__()
 
     def end(self) -> None:
         """Stop watching."""
@@ -90,17 +95,28 @@ class SoftmaxProgram:
                 logits = query @ key.transpose(-1, -2) * self.scaling
                 blocks.append(logits.reshape(*scores.shape[:-1], -1).to(scores.dtype))
                 found.append((item, value))
-        probabilities = softmax(torch.cat([*blocks, scores], dim=-1))
-        start = 0
+        probabilities = softmax(torch.cat([*blocks, scores], dim=-1) if blocks else scores)
+        self.own, start = scores.numel(), 0
         for (item, value), block in zip(found, blocks, strict=True):
             part = probabilities[..., start : start + block.shape[-1]]
             self.gated.append((item, part, value))
             start += block.shape[-1]
         return probabilities[..., start:]
 
-    def joined(self, h: Tensor, dropout: float) -> Tensor:
-        """Return the heads' results (batch, n, heads * size) with every change added."""
-        query = self.own_query()
+    def joined(self, h: Tensor) -> Tensor:
+        """Return the heads' results (batch, n, heads * size) with every change added.
+
+        Raises:
+            AttachError: no softmax was computed in this call, so that a prefix would have no effect.
+        """
+        gates = any(isinstance(item.change.modification.composition, Gate) for item in self.items)
+        if gates and self.own is None:
+            raise AttachError(
+                "'attention.heads': this attention was found to compute a softmax of its own, and in this call it "
+                "computed none, so learned keys cannot act. If its implementation was changed, detach, change it, and "
+                "attach again."
+            )
+        query, dropout = self.own_query(), self.dropout or 0.0
         shape = (query.shape[0], self.heads, query.shape[2])
         for _, part, value in self.gated:
             weights = nn.functional.dropout(part, dropout) if dropout else part
@@ -116,7 +132,7 @@ class SoftmaxProgram:
 
 
 class _WidenedSoftmax(TorchFunctionMode):
-    """Widens the first softmax that is computed while it is in force."""
+    """Widens the first softmax that is computed while it is in force, and notes the dropout of its result."""
 
     def __init__(self, program: SoftmaxProgram) -> None:
         super().__init__()
@@ -124,10 +140,17 @@ class _WidenedSoftmax(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func not in _SOFTMAX or self.program.gated:
+        if func is nn.functional.dropout:
+            self._see_dropout(*args, **kwargs)
+        if func not in _SOFTMAX or self.program.own is not None:
             return func(*args, **kwargs)
         scores = args[0] if args else kwargs.pop("input")
         return self.program.widened(scores, lambda wide: func(wide, *args[1:], **kwargs))
+
+    def _see_dropout(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:
+        """Note what is done to the probabilities; the arguments are those of the function."""
+        if self.program.dropout is None and input.numel() == self.program.own:
+            self.program.dropout = p if training else 0.0
 
 
 @dataclass
@@ -157,12 +180,10 @@ class JoinSoftmax:
     """Forward pre-hook on the output projection: adds what the learned keys and values give."""
 
     program: SoftmaxProgram
-    core: nn.Module
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the arguments with the heads' results changed."""
-        dropout = next((one.p for one in self.core.children() if isinstance(one, nn.Dropout)), 0.0)
-        h = self.program.joined(first_argument(args, kwargs), dropout if self.core.training else 0.0)
+        h = self.program.joined(first_argument(args, kwargs))
         return with_first_argument(args, kwargs, h)
 
 

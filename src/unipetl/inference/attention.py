@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from unipetl.architectures import Port, Projection, find_module
 from unipetl.architectures.base import AttentionTable
+from unipetl.architectures.interface import uses_interface
 from unipetl.forms import Heads
 from unipetl.inference.flow import acting, as_columns, equal, used_columns
 from unipetl.inference.linear import features
@@ -40,8 +41,10 @@ def attentions_of(trace: Trace, model: nn.Module, block: str) -> list[Seen]:
     for one in trace.attentions:
         if one.path in within and outer.start <= one.time <= outer.end:
             seen = _understand(trace, model, block, one)
-            if seen is not None:
-                found.setdefault(seen.table.kind, seen)
+            if seen is None:
+                continue
+            known = found.setdefault(seen.table.kind, seen)
+            found[known.table.kind] = replace(known, linears=known.linears | seen.linears)
     return list(found.values())
 
 
@@ -88,23 +91,43 @@ def _from_fused(one: Attention, earlier: list[Call]) -> dict[str, dict[str, torc
 
 
 def _from_weights(one: Attention, earlier: list[Call]) -> dict[str, dict[str, torch.Tensor]] | None:
-    """Tell queries from keys: a row of the probabilities depends on one token's query and on many tokens' keys."""
-    weights = one.weights
-    assert weights is not None
-    if weights.shape[-2] < 3:
+    """Tell queries from keys: a row of the scores depends on one token's query and on many tokens' keys.
+
+    The scores, and not the probabilities: where a trained head puts all its weight on one token, those have no slope.
+    """
+    scores = one.scores
+    assert scores is not None
+    if scores.shape[-2] < 3:
         return None
-    row = torch.zeros_like(weights)
+    row = torch.zeros_like(scores)
     generator = torch.Generator().manual_seed(0)
-    last = torch.rand(weights.shape[-1], generator=generator, dtype=torch.float64).to(weights) + 0.5
+    last = torch.rand(scores.shape[-1], generator=generator, dtype=torch.float64).to(scores) + 0.5
     row[..., -1, :] = last
     found: dict[str, dict[str, torch.Tensor]] = {"query": {}, "key": {}, "value": {}}
-    for path, gradient in acting(weights, earlier, row).items():
-        batch = 1 if gradient.dim() < 3 else min(gradient.shape[0], gradient.shape[1])
+    for path, gradient in acting(scores, earlier, row).items():
+        batch = max(gradient.shape[:-1].numel() // scores.shape[-2], 1)  # last tokens: one for each text or window
         touched = (gradient.abs() > 0).flatten(0, -2).sum(dim=0)
         for part, mask in (("query", (touched > 0) & (touched <= batch)), ("key", touched > batch)):
             if mask.any():
                 found[part][path] = gradient * mask
-    return found if found["query"] and found["key"] else None
+    if not found["query"] or not found["key"]:
+        return None
+    meeting = _meeting(scores, earlier, found)
+    found["key"] = {path: gradient for path, gradient in found["key"].items() if path in meeting} or found["key"]
+    return found
+
+
+def _meeting(scores: torch.Tensor, earlier: list[Call], found: dict[str, dict[str, torch.Tensor]]) -> set[str]:
+    """Return the maps whose results are multiplied with queries: what is added to scores (positions) is no key."""
+    leaves = {call.path: call.leaf for call in earlier if call.leaf is not None}
+    paths = [path for path in found["key"] if path in leaves]
+    queries = [leaves[path] for path in found["query"] if path in leaves]
+    first: Any = torch.autograd.grad(scores[..., -1, :].sum(), queries, create_graph=True, allow_unused=True)
+    total = sum((one * one).sum() for one in first if one is not None and one.requires_grad)
+    if not isinstance(total, torch.Tensor):
+        return set()
+    second: Any = torch.autograd.grad(total, [leaves[path] for path in paths], retain_graph=True, allow_unused=True)
+    return {path for path, one in zip(paths, second, strict=True) if one is not None and bool(one.abs().max() > 0)}
 
 
 def _made_by(call: Call, found: dict[str, dict[str, torch.Tensor]], earlier: list[Call], fused: bool) -> bool:
@@ -167,9 +190,9 @@ def _table(
     joint = surroundings(trace, block, x, out, min(first.start, inner.start if container != block else first.start))
     heads, attribute = sizes
     alone = [other for other in trace.attentions if other.path == one.path]
-    softmax = own_softmax(one, roles, by_path[paths["query"]], by_path[paths["key"]], heads) if alone == [one] else None
-    if getattr(getattr(model, "config", None), "model_type", "") in NO_ORIGIN:
-        softmax = None
+    softmax = None
+    if alone == [one] and not _by_interface(model, one):
+        softmax = own_softmax(one, roles, by_path[paths["query"]], by_path[paths["key"]], heads)
     norm = joint.before or joint.after
     table = AttentionTable(
         kind=_kind(one, container),
@@ -190,6 +213,12 @@ def _table(
     }
     linears = frozenset({*paths.values(), out.path, *(own_linears if container != block else ())})
     return Seen(table, joint, linears)
+
+
+def _by_interface(model: nn.Module, one: Attention) -> bool:
+    """Whether the softmax seen is the eager implementation's, which another may replace at any time; or counts not."""
+    model_type = getattr(getattr(model, "config", None), "model_type", "")
+    return model_type in NO_ORIGIN or uses_interface(model.get_submodule(one.path))
 
 
 def _kind(one: Attention, container: str) -> Literal["self", "cross"]:

@@ -13,6 +13,8 @@ from unipetl.inference.flow import acting
 from unipetl.inference.residual import Joint, is_dropout, surroundings
 from unipetl.inference.tracing import Call, Trace
 
+ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
+MIXTURE = re.compile(r"Mo[Ee](Block|Layer)?$|SparseM\w+$")
 EXPERTS = re.compile(r"expert|moe|router", re.IGNORECASE)
 
 
@@ -20,8 +22,10 @@ def feed_forward_of(
     trace: Trace, model: nn.Module, block: str, attention: frozenset[str]
 ) -> tuple[FeedForwardTable, Joint] | None:
     """Return the FFN of a block, or None; ``attention`` are the linear maps that belong to attentions."""
-    mixture = _mixture(trace, block)
+    mixture = _mixture(trace, block, attention)
     calls = [call for call in trace.within(block) if call.leaf is not None and call.path not in attention]
+    attending = _attending(trace, model, block)
+    calls = [call for call in calls if not any(f"{call.path}.".startswith(f"{path}.") for path in attending)]
     dense = [c for c in calls if not EXPERTS.search(c.path[len(block) :])]
     if mixture is not None:
         dense = [call for call in dense if not f"{call.path}.".startswith(f"{mixture.path}.")]
@@ -46,6 +50,16 @@ def feed_forward_of(
         join=None if joint.after is None or ends_in_dropout else Port(_inside(block, joint.after), "input"),
     )
     return table, joint
+
+
+def _attending(trace: Trace, model: nn.Module, block: str) -> set[str]:
+    """Return the modules that attend, understood or not: a value and an output projection are no FFN."""
+    found = set()
+    for path in {one.path for one in trace.attentions}:
+        while path.startswith(f"{block}.") and ATTENTION.search(type(model.get_submodule(path)).__name__):
+            found.add(path)
+            path = path.rpartition(".")[0]
+    return found
 
 
 def _pair(calls: list[Call]) -> tuple[dict[str, tuple[Call, Tensor]], Call] | None:
@@ -79,11 +93,14 @@ def _roles(ups: dict[str, tuple[Call, Tensor]], down: Call) -> tuple[Projection,
             return Projection(calls[0].path), None, calls[0]
         if leaf.shape[-1] != 2 * inner:
             return None
-        halves = [_linear_share(down, calls[0], slice(0, inner)), _linear_share(down, calls[0], slice(inner, None))]
-        up = 0 if halves[0] and not halves[1] else 1
+        halves = [_slope(down, calls[0], slice(0, inner)), _slope(down, calls[0], slice(inner, None))]
+        if _alike(halves) and min(halves) > _EXACT:
+            return None  # neither half is the up projection: they are laid out otherwise
+        up = 0 if halves[0] < halves[1] and not _alike(halves) else 1
         return Projection(calls[0].path, up, 2), Projection(calls[0].path, 1 - up, 2), calls[0]
-    linear = [_linear_share(down, call, slice(None)) for call in calls]
-    if linear[0] == linear[1]:
+    slopes = [_slope(down, call, slice(None)) for call in calls]
+    linear = [one == min(slopes) for one in slopes]
+    if _alike(slopes):
         linear = [not re.search(r"gate|wi_0|w1|act", call.path.rpartition(".")[2]) for call in calls]
         if linear[0] == linear[1]:
             return None
@@ -91,23 +108,44 @@ def _roles(ups: dict[str, tuple[Call, Tensor]], down: Call) -> tuple[Projection,
     return Projection(up_call.path), Projection(gate_call.path), up_call
 
 
-def _linear_share(down: Call, call: Call, columns: slice) -> bool:
-    """Return whether what ``down`` reads is homogeneous of degree one in some columns of a map's result (Euler)."""
+#: How far a map that the result is linear in may seem not to be, in float32; and how many times as far a gate must.
+_EXACT, _CLEARER = 1e-4, 4
+
+
+def _slope(down: Call, call: Call, columns: slice) -> float:
+    """Return how far what ``down`` reads is from homogeneous of degree one in some columns of a map's result.
+
+    By Euler's theorem a homogeneous function is the sum of its derivatives times its arguments; 0 is exact.
+    """
     assert down.read is not None and call.leaf is not None
     generator = torch.Generator().manual_seed(1)
     weight = torch.rand(down.read.shape, generator=generator, dtype=torch.float64).to(down.read) + 0.5
-    total = (down.read * weight).sum()
-    (gradient,) = torch.autograd.grad(total, [call.leaf], retain_graph=True)
-    part = (gradient[..., columns] * call.leaf[..., columns]).sum()
-    return bool(torch.isclose(part, total, rtol=1e-3, atol=1e-6))
+    (gradient,) = torch.autograd.grad((down.read * weight).sum(), [call.leaf], retain_graph=True)
+    terms = down.read.detach().double() * weight.double()
+    part = (gradient.double() * call.leaf.detach().double())[..., columns].sum()
+    return float((part - terms.sum()).abs() / terms.abs().sum().clamp(min=1e-300))
 
 
-def _mixture(trace: Trace, block: str) -> Call | None:
-    for call in trace.within(block)[1:]:
-        names = {name for name, _ in call.module.named_children()}
-        if "experts" in names or (re.search(r"MoE|Moe|SparseM", type(call.module).__name__) and names):
-            return call
-    return None
+def _alike(slopes: list[float]) -> bool:
+    """Whether neither of two maps is clearly the one that the result is linear in."""
+    return max(slopes) <= _EXACT or max(slopes) <= _CLEARER * min(slopes)
+
+
+def _mixture(trace: Trace, block: str, attention: frozenset[str]) -> Call | None:
+    """Return the call of a mixture of experts: what has experts inside, or is called so, and is no attention.
+
+    Every class of a family may be called so in front (``Qwen3MoeAttention``, ``Qwen3MoeMLP``).
+    """
+    calls = [
+        call
+        for call in trace.within(block)[1:]
+        if not ATTENTION.search(type(call.module).__name__)
+        and not any(f"{path}.".startswith(f"{call.path}.") for path in attention)
+        and next(call.module.children(), None) is not None
+    ]
+    with_experts = (one for one in calls if "experts" in one.module._modules)
+    called_so = (one for one in calls if MIXTURE.search(type(one.module).__name__))
+    return next(with_experts, None) or next(called_so, None)
 
 
 def _mixture_table(trace: Trace, block: str, mixture: Call) -> tuple[FeedForwardTable, Joint] | None:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
 from unipetl.architectures import Architecture, StackTable, find_sites, join_path
 from unipetl.architectures.base import AttentionTable, FeedForwardTable
 from unipetl.errors import ArchitectureError
-from unipetl.inference.attention import attentions_of
+from unipetl.inference.ambient import undisturbed
+from unipetl.inference.attention import Seen, attentions_of
 from unipetl.inference.blocks import Found, find_stacks
 from unipetl.inference.feed_forward import feed_forward_of
 from unipetl.inference.flow import equal
 from unipetl.inference.inputs import example_inputs
+from unipetl.inference.names import names_of
 from unipetl.inference.residual import Joint
 from unipetl.inference.tracing import Trace, trace
+
+_Table = TypeVar("_Table", AttentionTable, FeedForwardTable)
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Inferred:
     architecture: Architecture
 
 
+@undisturbed()
 def infer(model: nn.Module, inputs: Mapping[str, Any] | None = None) -> Inferred:
     """Return a table for ``model``, found by its structure and one forward pass.
 
@@ -46,15 +51,17 @@ def infer(model: nn.Module, inputs: Mapping[str, Any] | None = None) -> Inferred
         )
     seen = trace_of(model, inputs, stacks)
     base = base_path(model)
-    names = _names(model, stacks)
+    names = names_of(model, stacks)
     tables, reasons = [], []
     for found, name in zip(stacks, names, strict=True):
         try:
             tables.append(_stack(model, seen, found, name, base))
         except ArchitectureError as reason:
             reasons.append(str(reason))
+        except Exception as error:  # noqa: BLE001 - nothing is known of the code that was watched
+            reasons.append(f"{found.pattern!r}: its layers were not understood ({_short(error)}).")
     if not tables:
-        raise ArchitectureError(" ".join(reasons))
+        raise ArchitectureError(" ".join(reasons) + " Pass `architecture=` with a table of its places.")
     model_type = str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
     architecture = Architecture((model_type,), tuple(tables))
     find_sites(model, base, architecture)
@@ -67,17 +74,33 @@ def trace_of(model: nn.Module, inputs: Mapping[str, Any] | None, stacks: Sequenc
     Raises:
         ArchitectureError: the model does not compute from these inputs.
     """
-    seen = _try(model, example_inputs(model) if inputs is None else [inputs])
+    seen = _try(model, _inputs_of(model) if inputs is None else [inputs])
     for found in stacks:
         if any(seen.first(block) is not None for block in found.blocks):
             continue
         path = _tower(model, found.pattern)
         if path:
             try:
-                seen.add(_try(tower := model.get_submodule(path), example_inputs(tower)), path)
+                seen.add(_try(tower := model.get_submodule(path), _inputs_of(tower)), path)
             except ArchitectureError:
                 continue  # the stack's own message says that it was not reached
     return seen
+
+
+def _inputs_of(model: nn.Module) -> list[dict[str, Any]]:
+    try:
+        return example_inputs(model)
+    except ArchitectureError:
+        raise
+    except Exception as error:  # a config may hold anything under a name that is known
+        raise ArchitectureError(
+            f"{type(model).__name__}: no arguments for a small call could be made from its config ({_short(error)}). "
+            "Pass `architecture=` with a table of its places."
+        ) from error
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def _try(model: nn.Module, choices: Sequence[Mapping[str, Any]]) -> Trace:
@@ -90,7 +113,7 @@ def _try(model: nn.Module, choices: Sequence[Mapping[str, Any]]) -> Trace:
     assert reason is not None
     raise ArchitectureError(
         f"{type(model).__name__}: its places are found by watching one forward pass, which failed "
-        f"({type(reason).__name__}: {next(iter(str(reason).splitlines()), '')}). Pass `architecture=` with a table."
+        f"({_short(reason)}). Pass `architecture=` with a table."
     ) from reason
 
 
@@ -111,64 +134,26 @@ def base_path(model: nn.Module) -> str:
     return next((path for path, module in model.named_modules() if module is inner), "")
 
 
-def _names(model: nn.Module, stacks: Sequence[Found]) -> list[str]:
-    config = getattr(model, "config", None)
-    encoder_decoder = bool(getattr(config, "is_encoder_decoder", False))
-    names: list[str] = []
-    for found in stacks:
-        path = found.pattern.lower()
-        name = next((name for name, pattern in _MODALITIES if len(stacks) > 1 and re.search(pattern, path)), None)
-        if name is None:
-            decoder = "decoder" in path if encoder_decoder or "decoder" in path else _generates(model)
-            name = "decoder" if decoder else "encoder"
-        names.append(name)
-    for name in {name for name in names if names.count(name) > 1}:
-        same = [index for index, one in enumerate(names) if one == name]
-        for index in same:
-            names[index] = re.sub(r"[^a-z0-9]+", "_", stacks[index].pattern.lower().replace("*", "")).strip("_")
-    return names
-
-
-_MODALITIES = (
-    ("vision", r"vision|visual|image"),
-    ("audio", r"audio|speech"),
-    ("qformer", r"qformer"),
-    ("text", r"text|language"),
-)
-
-
-def _generates(model: nn.Module) -> bool:
-    able = getattr(model, "can_generate", None)
-    if callable(able) and able():
-        return True
-    config = getattr(model, "config", None)
-    return bool(getattr(config, "use_cache", False)) and not hasattr(config, "type_vocab_size")
-
-
 def _stack(model: nn.Module, seen: Trace, found: Found, name: str, base: str) -> StackTable:
-    attentions: list[list[AttentionTable]] = []
-    forwards: list[FeedForwardTable | None] = []
-    joints: list[Joint] = []
+    seen_in: list[tuple[str, list[Seen], tuple[FeedForwardTable, Joint] | None]] = []
     executed = [block for block in found.blocks if seen.first(block) is not None]
     if not executed:
         raise ArchitectureError(f"{found.pattern!r}: its layers were not reached in a forward pass.")
-    causal = False
     for block in executed:
         heads = attentions_of(seen, model, block)
         own = frozenset().union(*(one.linears for one in heads))
-        ffn = feed_forward_of(seen, model, block, own)
-        attentions.append([one.table for one in heads])
-        joints += [one.joint for one in heads] + ([ffn[1]] if ffn else [])
-        forwards.append(ffn[0] if ffn else None)
-    if not any(attentions) and not any(forwards):
+        seen_in.append((block, heads, feed_forward_of(seen, model, block, own)))
+    joints = [one.joint for _, heads, _ in seen_in for one in heads] + [ffn[1] for _, _, ffn in seen_in if ffn]
+    if not joints:
         raise ArchitectureError(f"{found.pattern!r}: neither an attention nor an FFN was understood in its layers.")
-    pre = sum(one.before is not None for one in joints)
-    post = sum(one.after is not None for one in joints)
+    norm_first = sum(one.before is not None for one in joints) >= sum(one.after is not None for one in joints)
+    attentions = [[_ordered(one.table, one.joint, block, norm_first) for one in heads] for block, heads, _ in seen_in]
+    forwards = [_ordered(*ffn, block, norm_first) if ffn else None for block, _, ffn in seen_in]
     root = _root(model, found.pattern, base)
     inside = join_path(base, root)
     causal = _causal(model, seen, executed[0]) or name == "decoder"
     entry, tokens = _entry(model, seen, inside, executed[0])
-    choices = list(dict.fromkeys(one for one in forwards if one is not None))
+    choices = _choices(forwards)
     return StackTable(
         stack=name,
         root=root,
@@ -176,13 +161,34 @@ def _stack(model: nn.Module, seen: Trace, found: Found, name: str, base: str) ->
         attentions=_merge(attentions, found),
         feed_forward=choices[0] if choices else None,
         alternatives=tuple(choices[1:]),
-        norm_first=pre >= post,
+        norm_first=norm_first,
         entry=entry,
         tokens=tokens,
         prompt_at="tokens" if entry == tokens else "entry",
         rotary=_rotary(model, inside),
         causal=causal,
     )
+
+
+def _ordered(table: _Table, joint: Joint, block: str, norm_first: bool) -> _Table:
+    """Return a table with the norm that belongs to it, in an order that all layers share.
+
+    Where a first layer has no norm before a sub-layer, as what enters is normed already, the norm after it is the next
+    sub-layer's.
+    """
+    norm = joint.before if norm_first else joint.after
+    table = replace(table, norm=norm.removeprefix(f"{block}.") if norm else None)
+    return replace(table, join=None) if norm_first else table
+
+
+def _choices(forwards: Sequence[FeedForwardTable | None]) -> list[FeedForwardTable]:
+    """Return the different FFNs of a stack: those with projections first, the most frequent first.
+
+    The first one that a block has is taken there. A mixture is known by one module alone, whose name a plain FFN of
+    another layer may have too.
+    """
+    counts = Counter(one for one in forwards if one is not None)
+    return sorted(counts, key=lambda one: (one.up is None, -counts[one]))
 
 
 def _merge(per_block: list[list[AttentionTable]], found: Found) -> tuple[AttentionTable, ...]:

@@ -118,7 +118,7 @@ def _sum(bases: list[Tensor], part: Tensor | None, ends: list[tuple[Call, Tensor
     for base in bases:
         if base.numel() != part.numel():
             continue
-        total = base.reshape(part.shape) + part
+        total = base.reshape(part.shape).to(part.device) + part
         for _, end in ends:
             if equal(end, total):
                 return end

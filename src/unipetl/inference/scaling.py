@@ -37,11 +37,24 @@ def own_softmax(one: Attention, roles: dict[str, Projection], query: Call, key: 
     (second,) = torch.autograd.grad((first * weight).sum(), [key.leaf], retain_graph=True, allow_unused=True)
     if second is None:
         return None
-    ratio = _part(roles["key"], second)[:, 0] / _part(roles["query"], weight)[:, -1]
-    factor = float(ratio.mean())
-    if not torch.allclose(ratio, ratio.mean(), rtol=1e-3, atol=1e-6) or factor <= 0:
+    ratio = _part(roles["key"], second)[:, 0].double() / _part(roles["query"], weight)[:, -1].double()
+    half = torch.finfo(scores.dtype).bits < 32 or torch.finfo(query.leaf.dtype).bits < 32
+    if not torch.allclose(ratio, ratio.mean(), rtol=3e-2 if half else 1e-3, atol=1e-6) or ratio.mean() <= 0:
         return None
-    return round(factor * math.sqrt(heads.key_dim), 6)
+    return _exact(float(ratio.mean()) * math.sqrt(heads.key_dim), heads.key_dim, half=half)
+
+
+def _exact(factor: float, size: int, *, half: bool) -> float | None:
+    """Return the factor that models have near what was measured: in half precision one cannot measure better than 1 %.
+
+    That is 1, 1/sqrt(k) where k terms are added up, sqrt(d) where nothing is divided by, 1/sqrt(d) where all is by d.
+    """
+    terms = range(1, 9)
+    usual = (*(1 / math.sqrt(k) for k in terms), *(math.sqrt(k) for k in terms), math.sqrt(size), 1 / math.sqrt(size))
+    nearest = min(usual, key=lambda one: abs(one / factor - 1))
+    if abs(nearest / factor - 1) < (2e-2 if half else 1e-5):
+        return nearest
+    return None if half else round(factor, 6)
 
 
 def _part(projection: Projection, h: Tensor) -> Tensor:

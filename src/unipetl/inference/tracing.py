@@ -111,10 +111,13 @@ class Trace:
 def trace(model: nn.Module, inputs: Mapping[str, Any]) -> Trace:
     """Run ``model(**inputs)`` once, in evaluation mode, and return what was seen.
 
-    The model is as it was afterwards: hooks, modes, flags, gradients and random numbers.
+    The model is as it was afterwards: hooks, modes, flags, gradients, what its modules note down during a call, and
+    random numbers.
     """
     watcher = _Watcher()
-    kept = watcher.watching(model), _evaluating(model), _frozen(model), torch.random.fork_rng(devices=[])
+    devices = sorted({one.device.index for one in model.parameters() if one.device.type == "cuda"})
+    same_random = torch.random.fork_rng(devices=devices)
+    kept = _noting(model), watcher.watching(model), _evaluating(model), _frozen(model), same_random
     with ExitStack() as stack:
         for one in (*kept, torch.enable_grad(), watcher):
             stack.enter_context(one)
@@ -129,6 +132,7 @@ class _Watcher(TorchFunctionMode):
         self.open: list[Call] = []
         self.time = 0
         self.fused = 0
+        self.copies: dict[int, Any] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -146,9 +150,15 @@ class _Watcher(TorchFunctionMode):
         result = func(*args, **kwargs)
         if func in _SOFTMAX and not self.fused and isinstance(result, Tensor) and result.dim() >= 3:
             scores = args[0] if args else kwargs["input"]
-            self.trace.attentions.append(Attention(self.open[-1].path, self.time, weights=result, scores=scores))
+            self.trace.attentions.append(Attention(self._computing(), self.time, weights=result, scores=scores))
             return result.detach().requires_grad_(True).clone()
         return result
+
+    def _computing(self) -> str:
+        """Return the module whose code is running; a softmax that is a module of its own is part of another's."""
+        return next(
+            call.path for call in reversed(self.open) if not isinstance(call.module, nn.Softmax) or not call.path
+        )
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[None]:
@@ -167,7 +177,7 @@ class _Watcher(TorchFunctionMode):
     def _enter(self, path: str) -> Any:
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
             call = Call(path, module, self.time)
-            call.read = _kept(_first(args, kwargs))
+            call.read = self._kept(_first(args, kwargs))
             self.time += 1
             self.trace.calls.append(call)
             self.open.append(call)
@@ -183,17 +193,23 @@ class _Watcher(TorchFunctionMode):
             call.leaf = gave.detach().requires_grad_(True)
             call.gave = call.leaf
             return call.leaf.clone()
-        call.gave = _kept(gave)
+        call.gave = self._kept(gave)
         return None
 
+    def _kept(self, tensor: Tensor | None) -> Tensor | None:
+        """A copy in the same graph, as what comes later may change the tensor itself; it knows what it is a copy of.
 
-def _kept(tensor: Tensor | None) -> Tensor | None:
-    """A copy in the same graph, as what comes later may change the tensor itself; it knows what it is a copy of."""
-    if tensor is None:
-        return None
-    copy: Any = tensor.clone()
-    copy.source = tensor
-    return copy
+        What passes unchanged through several modules is copied once: large images would fill the memory.
+        """
+        if tensor is None:
+            return None
+        state = None if tensor.is_inference() else (tensor._version, torch.is_grad_enabled())
+        copy = self.copies.get(id(tensor))
+        if copy is None or state is None or copy.source is not tensor or copy.state != state:
+            copy = tensor.clone()
+            copy.source, copy.state = tensor, state
+            self.copies[id(tensor)] = copy
+        return copy  # type: ignore[no-any-return]
 
 
 def same_object(first: Tensor | None, second: Tensor | None) -> bool:
@@ -222,6 +238,20 @@ def _result(output: Any) -> Tensor | None:
     if isinstance(output, Mapping):
         return next((one for one in output.values() if isinstance(one, Tensor)), None)
     return None
+
+
+@contextmanager
+def _noting(model: nn.Module) -> Iterator[None]:
+    """Undo what modules note down in attributes and buffers: positions of the last call, losses of a router."""
+    notes = [(one, dict(vars(one)), dict(one._buffers)) for one in model.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes, buffers in notes:
+            vars(module).clear()
+            vars(module).update(attributes)
+            module._buffers.clear()
+            module._buffers.update(buffers)
 
 
 @contextmanager

@@ -12,11 +12,13 @@ from unipetl.architectures import Architecture, Columns, Projection, StackTable,
 from unipetl.architectures.base import AttentionTable
 from unipetl.errors import ArchitectureError
 from unipetl.forms import Heads
+from unipetl.inference.ambient import undisturbed
 from unipetl.inference.infer import Inferred, infer
 from unipetl.inference.linear import features
 from unipetl.inference.small import small_config
 
 
+@undisturbed()
 def infer_from_shapes(model: nn.Module) -> Inferred:
     """Return a table for a model on the meta device, found on a small twin that can compute.
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 from torch import nn
 
 from unipetl.architectures import Site
+from unipetl.architectures.interface import uses_interface
 from unipetl.composition import Add
 from unipetl.errors import PlanError, unknown
 from unipetl.forms import Form, Heads, Shape
-from unipetl.insertion import Sequential
+from unipetl.insertion import Parallel, Sequential
 from unipetl.method import Method, Modification
 from unipetl.planning.blueprint import Group, Placement
 from unipetl.planning.units import settle
@@ -77,6 +77,12 @@ def _refuse_impossible(one: Modification, model: nn.Module, members: Sequence[Si
             raise PlanError(
                 "insertion 'sequential' with reads='normed': this model is pre-norm, no norm follows 'ffn.residual'; "
                 "use representation 'block'."
+            )
+        residual = isinstance(one.insertion, Parallel) and one.insertion.reads == "residual"
+        if residual and one.form.needs is not Heads and site.residual is None:
+            raise PlanError(
+                f"insertion 'parallel' with reads='residual': no norm is known in front of {site.name!r}, so it is not "
+                "known where the residual stream could be read; use reads='normed'."
             )
 
 
@@ -161,17 +167,9 @@ def _shared_parameters(form: Form, shapes: tuple[Shape, ...]) -> int:
 
 def _refuse_without_interface(model: nn.Module, site: Site) -> None:
     core = model.get_submodule(site.owner)
-    if site.softmax is None and not _uses_interface(type(core).__dict__.get("forward", core.forward)):
+    if site.softmax is None and not uses_interface(core):
         raise PlanError(
             f"modified representation 'attention.heads': {type(core).__name__} computes its attention without "
             "transformers' attention interface, so nothing can be added inside it. What works here: "
             "'bottleneck' or 'low_rank' at 'attention', 'attention.query' or 'ffn'."
         )
-
-
-@lru_cache(maxsize=1024)  # reading a source takes milliseconds, and a model has the same class in every layer
-def _uses_interface(forward: Callable[..., object]) -> bool:
-    try:
-        return "get_interface" in inspect.getsource(forward)
-    except (OSError, TypeError):  # no source at hand: trust the table
-        return True
