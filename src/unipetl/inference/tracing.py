@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -206,10 +206,10 @@ class _Watcher(TorchFunctionMode):
         state = None if tensor.is_inference() else (tensor._version, torch.is_grad_enabled())
         copy = self.copies.get(id(tensor))
         if copy is None or state is None or copy.source is not tensor or copy.state != state:
-            copy = tensor.clone()
+            copy = cast(Any, tensor.clone())
             copy.source, copy.state = tensor, state
             self.copies[id(tensor)] = copy
-        return copy  # type: ignore[no-any-return]
+        return cast(Tensor, copy)
 
 
 def same_object(first: Tensor | None, second: Tensor | None) -> bool:
