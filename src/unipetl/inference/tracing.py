@@ -204,12 +204,13 @@ class _Watcher(TorchFunctionMode):
         if tensor is None:
             return None
         state = None if tensor.is_inference() else (tensor._version, torch.is_grad_enabled())
-        copy = self.copies.get(id(tensor))
+        copy: Any = self.copies.get(id(tensor))
         if copy is None or state is None or copy.source is not tensor or copy.state != state:
             copy = tensor.clone()
             copy.source, copy.state = tensor, state
             self.copies[id(tensor)] = copy
-        return copy  # type: ignore[no-any-return]
+        kept: Tensor = copy
+        return kept
 
 
 def same_object(first: Tensor | None, second: Tensor | None) -> bool:
