@@ -18,7 +18,7 @@ from unipetl.forms.bottleneck import Activation
 from unipetl.forms.form import Init, LayerNormAt
 from unipetl.insertion import Insertion, Parallel, Sequential
 from unipetl.method import Method, Modification
-from unipetl.representation import Representation
+from unipetl.representation import PROJECTIONS, Representation
 
 Scale = float | Literal["learned"]
 Variant = Literal["paper", "official"]
@@ -26,15 +26,7 @@ LORA_PLACES: dict[str, tuple[str, ...]] = {
     "attention": ("attention.query", "attention.value"),
     "ffn": ("ffn.up", "ffn.down"),
     "both": ("attention.query", "attention.value", "ffn.up", "ffn.down"),
-    "all": (
-        "attention.query",
-        "attention.key",
-        "attention.value",
-        "attention.output",
-        "ffn.up",
-        "ffn.gate",
-        "ffn.down",
-    ),
+    "all": PROJECTIONS,
 }
 
 

@@ -97,3 +97,8 @@ def unknown(what: str, name: object, options: Iterable[str]) -> str:
     near = nearest(str(name), pool)
     hint = f" Did you mean {near!r}?" if near else ""
     return f"unknown {what} {name!r}.{hint} Known: {', '.join(pool)}."
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its class's name where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

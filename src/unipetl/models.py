@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unipetl.architectures.standard import STANDARD, find_standard
-from unipetl.errors import DownloadError, PlanError, nearest, unknown
+from unipetl.errors import DownloadError, PlanError, first_line, nearest, unknown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,7 +87,7 @@ def _local(folder: Path) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PlanError(f"model {str(folder)!r}: its config.json cannot be used: {_first_line(error)}") from error
+        raise PlanError(f"model {str(folder)!r}: its config.json cannot be used: {first_line(error)}") from error
 
 
 def _from_hub(name: str) -> PreTrainedConfig:
@@ -106,7 +106,7 @@ def _from_hub(name: str) -> PreTrainedConfig:
         hint = f" Did you mean {near!r}?" if near else ""
         raise DownloadError(
             f"model {name!r}: it is no folder here and no standard model, and the hub gave nothing "
-            f"({_first_line(error)}).{hint} What works without a network: a folder with a config.json, or one of: "
+            f"({first_line(error)}).{hint} What works without a network: a folder with a config.json, or one of: "
             f"{', '.join(standard_names())}."
         ) from error
 
@@ -120,7 +120,3 @@ def _class_of(config: PreTrainedConfig, name: str) -> type[nn.Module]:
         return found
     known = [one for one in dir(transformers) if one.startswith(family) and ("For" in one or one.endswith("Model"))]
     raise PlanError(unknown(f"{family} model class", name, known))
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

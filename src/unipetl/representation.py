@@ -35,6 +35,17 @@ NAMES: dict[str, str] = {
     "block": "the layer's output",
 }
 
+#: The representations that are the result of one linear map each, in the same order.
+PROJECTIONS = (
+    "attention.query",
+    "attention.key",
+    "attention.value",
+    "attention.output",
+    "ffn.up",
+    "ffn.gate",
+    "ffn.down",
+)
+
 
 def rank(name: str) -> int:
     """Return the place of ``name`` in the order of the computation inside a layer."""

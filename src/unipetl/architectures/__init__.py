@@ -17,7 +17,15 @@ from unipetl.architectures.bert import BERT, ROBERTA
 from unipetl.architectures.distilbert import DISTILBERT
 from unipetl.architectures.gpt2 import GPT2
 from unipetl.architectures.llama import LLAMA
-from unipetl.architectures.sites import columns_of, find_blocks, find_module, find_sites, join_path, linear_shape
+from unipetl.architectures.sites import (
+    columns_of,
+    find_blocks,
+    find_module,
+    find_sites,
+    join_path,
+    linear_features,
+    linear_shape,
+)
 from unipetl.architectures.t5 import T5, T5_GATED
 from unipetl.errors import ArchitectureError, unknown
 
@@ -77,6 +85,7 @@ __all__ = [
     "find_module",
     "find_sites",
     "join_path",
+    "linear_features",
     "linear_shape",
     "table_of",
 ]

@@ -90,7 +90,6 @@ class AttentionTable:
         heads: numbers and sizes of the heads, where they do not follow from ``head_dim`` and the projections.
         reads: the module whose argument is the sub-layer's input x, if not ``query``.
         result: where the sub-layer's result can be changed, if not at ``output``'s end.
-        join: where a parallel change joins; None means at ``result``.
         softmax: None where ``core`` calls transformers' attention interface. A ``core`` that computes one softmax of
             its own, of queries without rotation, has the factor on q kᵀ here, in units of 1/sqrt(head size).
         optional: whether some models or some blocks of the family lack it.
@@ -107,7 +106,6 @@ class AttentionTable:
     heads: Heads | None = None
     reads: str | None = None
     result: Port | None = None
-    join: Port | None = None
     softmax: float | None = None
     optional: bool = False
 

@@ -108,7 +108,7 @@ def _has(model: nn.Module, block: str, *paths: str) -> bool:
 
 
 def _feed_forward_in(model: nn.Module, block: str, table: StackTable) -> FeedForwardTable | None:
-    """Return the table of the FFN that a block has; the last one stands where none is found, for its message."""
+    """Return the table of the FFN that a block has; a choice of one is returned unseen, for the message about it."""
     choices = () if table.feed_forward is None else (table.feed_forward, *table.alternatives)
     for one in choices:
         inner = [part.module for part in (one.up, one.down, one.gate) if part is not None]
@@ -141,9 +141,8 @@ def _attention_sites(
     end = Port(output, "output")
     yield common.site(f"{prefix}.output", "attention.output", output, out_shape, end, end, own_input=True)
     result = _absolute(block, attention.result) if attention.result else end
-    join = _absolute(block, attention.join) if attention.join else result
     shape = Features(heads.width, out_shape.out_features)
-    yield common.site(prefix, "attention", output, shape, result, join)
+    yield common.site(prefix, "attention", output, shape, result, result)
 
 
 def _heads(model: nn.Module, block: str, attention: AttentionTable, shapes: dict[str, Features]) -> Heads:
@@ -243,12 +242,19 @@ def linear_shape(model: nn.Module, path: str) -> Features:
     module = find_module(model, path)
     if module is None:
         raise ArchitectureError(f"{type(model).__name__} has no module {path!r}, which its table names.")
-    found = (getattr(module, "in_features", None), getattr(module, "out_features", None))
-    if found == (None, None) and hasattr(module, "nx") and hasattr(module, "nf"):  # transformers' Conv1D
-        found = (module.nx, module.nf)
-    if isinstance(found[0], int) and isinstance(found[1], int):
-        return Features(found[0], found[1])
-    raise ArchitectureError(f"{path!r} is a {type(module).__name__}, and not a linear map with known features.")
+    found = linear_features(module)
+    if found is None:
+        raise ArchitectureError(f"{path!r} is a {type(module).__name__}, and not a linear map with known features.")
+    return Features(*found)
+
+
+def linear_features(module: nn.Module) -> tuple[int, int] | None:
+    """Return how many features a module says it reads and gives, or None where it says nothing of the kind."""
+    for reads, gives in (("in_features", "out_features"), ("nx", "nf")):  # the latter: transformers' Conv1D
+        first, second = getattr(module, reads, None), getattr(module, gives, None)
+        if isinstance(first, int) and isinstance(second, int):
+            return first, second
+    return None
 
 
 def _projected(model: nn.Module, block: str, projection: Projection) -> tuple[Port, Features]:

@@ -20,8 +20,7 @@ from unipetl.attaching.heads import HeadItem
 from unipetl.attaching.ports import Tape, first_argument, with_first_argument
 from unipetl.composition import Gate
 from unipetl.errors import AttachError
-
-_SOFTMAX = {torch.nn.functional.softmax, torch.softmax, Tensor.softmax, torch.special.softmax}
+from unipetl.inference.tracing import SOFTMAX
 
 
 class FirstTape(Tape):
@@ -142,7 +141,7 @@ class _WidenedSoftmax(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is nn.functional.dropout:
             self._see_dropout(*args, **kwargs)
-        if func not in _SOFTMAX or self.program.own is not None:
+        if func not in SOFTMAX or self.program.own is not None:
             return func(*args, **kwargs)
         scores = args[0] if args else kwargs.pop("input")
         return self.program.widened(scores, lambda wide: func(wide, *args[1:], **kwargs))

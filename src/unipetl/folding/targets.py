@@ -19,19 +19,11 @@ from unipetl.folding.steps import Op
 from unipetl.forms import Bottleneck, HeadAttention
 from unipetl.insertion import Parallel
 from unipetl.planning.units import FeedForward, feed_forward_at
+from unipetl.representation import PROJECTIONS
 
 #: ``output`` and ``input``: the affine map of a linear module, after and before it. ``norm``: a norm's weight and
 #: bias. ``units``: the hidden units of an FFN.
 Side = Literal["output", "input", "norm", "units"]
-_PROJECTIONS = (
-    "attention.query",
-    "attention.key",
-    "attention.value",
-    "attention.output",
-    "ffn.up",
-    "ffn.gate",
-    "ffn.down",
-)
 _LAST = {"attention": "attention.output", "ffn": "ffn.down"}
 
 
@@ -121,7 +113,7 @@ def target_of(op: Op, anatomy: Anatomy) -> Target | str:
         return _inside_attention(op)
     if op.kind == "other":
         return _unknown(op)
-    if name in _PROJECTIONS:
+    if name in PROJECTIONS:
         return _affine_only(op) or Target(site.value.module, "output")
     if name in ("attention.heads", "ffn.hidden"):
         if op.parallel:

@@ -9,13 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from unipetl.architectures import Port, Projection, find_module
+from unipetl.architectures import Port, Projection
 from unipetl.architectures.base import AttentionTable
 from unipetl.architectures.interface import uses_interface
 from unipetl.forms import Heads
-from unipetl.inference.flow import acting, as_columns, equal, used_columns
+from unipetl.inference.flow import acting, as_columns, equal, inside, used_columns
 from unipetl.inference.linear import features
-from unipetl.inference.residual import Joint, is_dropout, surroundings
+from unipetl.inference.residual import Joint, surroundings
 from unipetl.inference.scaling import NO_ORIGIN, own_softmax
 from unipetl.inference.tracing import Attention, Call, Trace
 
@@ -71,7 +71,7 @@ def _understand(trace: Trace, model: nn.Module, block: str, one: Attention) -> S
         whole = features(model.get_submodule(path))
         assert whole is not None
         paths[part] = path
-        roles[part] = _projection(_inside(block, path), columns, whole[1])
+        roles[part] = _projection(inside(block, path), columns, whole[1])
     if roles["query"] == roles["key"] and roles["query"].module == roles["key"].module and not _shares(found):
         return None
     return _table(trace, model, block, one, roles, paths, out, earlier)
@@ -181,7 +181,7 @@ def _table(
     reads, x = None, query.read
     if container != block and inner.read is not None and not equal(query.read, inner.read):
         own = [call for call in earlier if f"{call.path}.".startswith(f"{container}.") and equal(call.read, inner.read)]
-        reads = _inside(block, own[0].path if own else container)
+        reads = inside(block, own[0].path if own else container)
         x, first = inner.read, inner
     assert x is not None
     sizes = _heads(model, one, roles, paths, x.shape[-1])
@@ -196,16 +196,16 @@ def _table(
     norm = joint.before or joint.after
     table = AttentionTable(
         kind=_kind(one, container),
-        core=_inside(block, one.path),
+        core=inside(block, one.path),
         query=roles["query"],
         key=roles["key"],
         value=roles["value"],
-        output=_inside(block, out.path),
-        norm=_inside(block, norm) if norm else None,
+        output=inside(block, out.path),
+        norm=inside(block, norm) if norm else None,
         head_dim=attribute or "head_dim",
         heads=None if attribute else heads,
         reads=reads,
-        result=None if joint.dropped else Port(_inside(block, joint.result), "output"),
+        result=None if joint.dropped else Port(inside(block, joint.result), "output"),
         softmax=softmax,
     )
     own_linears = {
@@ -285,10 +285,3 @@ HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads", "h")
 
 def _attribute(module: nn.Module, names: tuple[str, ...]) -> int:
     return next((value for name in names if isinstance(value := getattr(module, name, None), int)), 0)
-
-
-def _inside(block: str, path: str) -> str:
-    return path.removeprefix(f"{block}.")
-
-
-__all__ = ["Seen", "attentions_of", "find_module", "is_dropout"]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unipetl.architectures import Port, Projection
 from unipetl.architectures.base import FeedForwardTable
-from unipetl.inference.flow import acting
+from unipetl.inference.flow import acting, inside
 from unipetl.inference.residual import Joint, is_dropout, surroundings
 from unipetl.inference.tracing import Call, Trace
 
@@ -39,15 +39,15 @@ def feed_forward_of(
     up, gate, first = made
     assert first.read is not None
     joint = surroundings(trace, block, first.read, down, first.start)
-    result = Port(_inside(block, joint.result), "output")
+    result = Port(inside(block, joint.result), "output")
     ends_in_dropout = is_dropout(model.get_submodule(joint.result))
     table = FeedForwardTable(
         up=_relative(block, up),
         gate=_relative(block, gate) if gate else None,
-        down=Projection(_inside(block, down.path)),
+        down=Projection(inside(block, down.path)),
         norm=_norm(block, joint),
         result=result,
-        join=None if joint.after is None or ends_in_dropout else Port(_inside(block, joint.after), "input"),
+        join=None if joint.after is None or ends_in_dropout else Port(inside(block, joint.after), "input"),
     )
     return table, joint
 
@@ -156,20 +156,16 @@ def _mixture_table(trace: Trace, block: str, mixture: Call) -> tuple[FeedForward
         up=None,
         down=None,
         norm=_norm(block, joint),
-        result=Port(_inside(block, joint.result), "output"),
-        reads=_inside(block, mixture.path),
+        result=Port(inside(block, joint.result), "output"),
+        reads=inside(block, mixture.path),
     )
     return table, joint
 
 
 def _norm(block: str, joint: Joint) -> str | None:
     found = joint.before or joint.after
-    return _inside(block, found) if found else None
+    return inside(block, found) if found else None
 
 
 def _relative(block: str, projection: Projection) -> Projection:
-    return Projection(_inside(block, projection.module), projection.part, projection.parts)
-
-
-def _inside(block: str, path: str) -> str:
-    return path.removeprefix(f"{block}.")
+    return Projection(inside(block, projection.module), projection.part, projection.parts)

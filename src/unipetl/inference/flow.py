@@ -75,3 +75,8 @@ def as_columns(used: Tensor) -> Columns | None:
     if len(sizes) != 1 or len(steps) > 1:
         raise ValueError(f"columns in no even pattern: {runs[:4]}")
     return Columns(runs[0][0], len(runs[0]), len(runs), steps.pop() if steps else 0)
+
+
+def inside(block: str, path: str) -> str:
+    """Return the path of a module relative to the block that it is in."""
+    return path.removeprefix(f"{block}.")

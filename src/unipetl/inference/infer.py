@@ -11,6 +11,7 @@ from torch import nn
 
 from unipetl.architectures import Architecture, StackTable, find_sites, join_path
 from unipetl.architectures.base import AttentionTable, FeedForwardTable
+from unipetl.architectures.embeddings import token_embedding
 from unipetl.errors import ArchitectureError
 from unipetl.inference.ambient import undisturbed
 from unipetl.inference.attention import Seen, attentions_of
@@ -149,6 +150,8 @@ def _stack(model: nn.Module, seen: Trace, found: Found, name: str, base: str) ->
     norm_first = sum(one.before is not None for one in joints) >= sum(one.after is not None for one in joints)
     attentions = [[_ordered(one.table, one.joint, block, norm_first) for one in heads] for block, heads, _ in seen_in]
     forwards = [_ordered(*ffn, block, norm_first) if ffn else None for block, _, ffn in seen_in]
+    if norm_first:  # a change joins at the norm that follows only where norms follow
+        forwards = [replace(one, join=None) if one else None for one in forwards]
     root = _root(model, found.pattern, base)
     inside = join_path(base, root)
     causal = _causal(model, seen, executed[0]) or name == "decoder"
@@ -177,8 +180,7 @@ def _ordered(table: _Table, joint: Joint, block: str, norm_first: bool) -> _Tabl
     sub-layer's.
     """
     norm = joint.before if norm_first else joint.after
-    table = replace(table, norm=norm.removeprefix(f"{block}.") if norm else None)
-    return replace(table, join=None) if norm_first else table
+    return replace(table, norm=norm.removeprefix(f"{block}.") if norm else None)
 
 
 def _choices(forwards: Sequence[FeedForwardTable | None]) -> list[FeedForwardTable]:
@@ -265,10 +267,7 @@ def _entry(model: nn.Module, seen: Trace, root: str, block: str) -> tuple[str, s
 
 def _embeds_tokens(module: nn.Module, model: nn.Module) -> bool:
     """Return whether a module is the token embedding, or one tied to it."""
-    try:
-        found = model.get_input_embeddings()  # type: ignore[operator]
-    except (AttributeError, NotImplementedError):
-        return False
+    found = token_embedding(model)
     return isinstance(module, nn.Embedding) and isinstance(found, nn.Embedding) and module.weight is found.weight
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from unipetl.architectures import linear_features
+
 
 def is_linear(module: nn.Module) -> bool:
     """Return whether ``module`` maps the last axis linearly and says from how many features to how many."""
@@ -14,8 +16,4 @@ def features(module: nn.Module) -> tuple[int, int] | None:
     """Return the numbers of features that a linear map reads and gives, or None for another module."""
     if isinstance(module, nn.modules.conv._ConvNd) or next(module.children(), None) is not None:
         return None
-    for reads, gives in (("in_features", "out_features"), ("nx", "nf")):  # the latter: transformers' Conv1D
-        first, second = getattr(module, reads, None), getattr(module, gives, None)
-        if isinstance(first, int) and isinstance(second, int):
-            return first, second
-    return None
+    return linear_features(module)

@@ -148,7 +148,7 @@ class _Watcher(TorchFunctionMode):
             finally:
                 self.fused -= 1
         result = func(*args, **kwargs)
-        if func in _SOFTMAX and not self.fused and isinstance(result, Tensor) and result.dim() >= 3:
+        if func in SOFTMAX and not self.fused and isinstance(result, Tensor) and result.dim() >= 3:
             scores = args[0] if args else kwargs["input"]
             self.trace.attentions.append(Attention(self._computing(), self.time, weights=result, scores=scores))
             return result.detach().requires_grad_(True).clone()
@@ -218,7 +218,8 @@ def same_object(first: Tensor | None, second: Tensor | None) -> bool:
     return source is not None and source is getattr(second, "source", None)
 
 
-_SOFTMAX = {torch.nn.functional.softmax, torch.softmax, Tensor.softmax, torch.special.softmax}
+#: The functions that compute a softmax.
+SOFTMAX = {torch.nn.functional.softmax, torch.softmax, Tensor.softmax, torch.special.softmax}
 
 
 def _first(args: Any, kwargs: Any) -> Tensor | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from unipetl.architectures import Site
+from unipetl.architectures.embeddings import output_embedding, token_embedding
 from unipetl.errors import PlanError
 from unipetl.method import Method
 
@@ -33,7 +34,7 @@ def head_parameters(model: nn.Module, base: str, sites: Sequence[Site]) -> tuple
     An output projection that is tied to the embeddings goes by its own name, and is untied while it is trained.
     """
     if not is_task_head(model):
-        output = _asked(model, "get_output_embeddings")
+        output = output_embedding(model)
         tokens = token_embedding(model)
         tied = {id(parameter) for parameter in tokens.parameters()} if isinstance(tokens, nn.Module) else set()
         names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -92,19 +93,6 @@ def trained_parameters(
         wanted &= set(flags)
     everything = model.named_parameters(remove_duplicate=False)
     return tuple((name, p.numel()) for name, p in everything if name in wanted)
-
-
-def token_embedding(model: nn.Module) -> nn.Module | None:
-    """Return the module that ``model`` calls its input embeddings, or None."""
-    return _asked(model, "get_input_embeddings")
-
-
-def _asked(model: nn.Module, name: str) -> nn.Module | None:
-    try:
-        found = getattr(model, name, lambda: None)()
-    except (NotImplementedError, AttributeError):  # models of several towers do not say
-        return None
-    return found if isinstance(found, nn.Module) else None
 
 
 def own_flags(model: nn.Module) -> dict[str, bool]:

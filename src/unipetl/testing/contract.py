@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from unipetl.errors import PetlError
+from unipetl.errors import PetlError, first_line
 from unipetl.testing import laws
 from unipetl.testing.calls import Calls
 
@@ -70,11 +70,7 @@ def broken_law(
         except TimeoutError:
             raise
         except PetlError as fault:
-            return f"{law}: {_first_line(fault)}"
+            return f"{law}: {first_line(fault)}"
         except Exception as fault:  # noqa: BLE001 - a wrong place can make a model raise anything
-            return f"{law}: {type(fault).__name__}: {_first_line(fault)}"
+            return f"{law}: {type(fault).__name__}: {first_line(fault)}"
     return None
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

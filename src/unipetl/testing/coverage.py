@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unipetl.errors import ArchitectureError, PetlError, PlanError
+from unipetl.errors import ArchitectureError, PetlError, PlanError, first_line
 from unipetl.inference.small import small_config
 from unipetl.method import Method
 from unipetl.planning import plan
@@ -99,7 +99,7 @@ def build_type(model_type: str) -> nn.Module:
     except BaseException as error:
         if isinstance(error, (KeyboardInterrupt, TimeoutError)):
             raise
-        raise ArchitectureError(f"{type(error).__name__}: {_first_line(error)}") from error
+        raise ArchitectureError(f"{type(error).__name__}: {_short_line(error)}") from error
     with contextlib.suppress(ValueError, AttributeError, NotImplementedError):
         model.set_experts_implementation("eager")  # type: ignore[operator]  # the fused one has no float64
     randomize(model)
@@ -133,9 +133,9 @@ def check_type(model_type: str, *, methods: Mapping[str, str] = METHODS, seconds
     except TimeoutError:
         row.status = f"given up after {seconds} s"
     except PetlError as error:
-        row.status = ("not built: " if not row.model_class else "not understood: ") + _first_line(error)
+        row.status = ("not built: " if not row.model_class else "not understood: ") + _short_line(error)
     except Exception as error:  # noqa: BLE001 - whatever planning raises that is no message of ours is a finding
-        row.status = f"bug: {type(error).__name__}: {_first_line(error)}"
+        row.status = f"bug: {type(error).__name__}: {_short_line(error)}"
     return row
 
 
@@ -152,15 +152,15 @@ def _check(model: nn.Module, row: Row, methods: Mapping[str, str]) -> None:
         try:
             plan(text, model, architecture=reached)
         except PlanError as refusal:
-            row.methods[name] = f"refused: {_first_line(refusal)}"
+            row.methods[name] = f"refused: {_short_line(refusal)}"
             continue
         broken = broken_law(model, text, calls, {"architecture": reached})
         row.methods[name] = "ok" if broken is None else f"bug: {broken}"
     row.status = "checked"
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+def _short_line(error: BaseException) -> str:
+    return first_line(error)[:300]
 
 
 @contextlib.contextmanager

@@ -26,7 +26,6 @@ from unipetl.insertion import Parallel
 from unipetl.interop.peft.files import Folder
 from unipetl.interop.peft.names import (
     PREFIX,
-    RESULTS,
     Places,
     features_of,
     matches,
@@ -35,6 +34,7 @@ from unipetl.interop.peft.names import (
     short_names,
 )
 from unipetl.method import Modification
+from unipetl.representation import PROJECTIONS
 
 REFUSED = {
     "use_dora": "a learned norm of every column (DoRA)",
@@ -268,7 +268,7 @@ def _refuse_foreign(op: Op) -> None:
             f"{op.placement.key!r}: PEFT's LoRA is a linear change of a projection; it has no {one.form.tag!r} here. "
             "unipetl.save keeps every method."
         )
-    if not op.parallel or site.representation not in RESULTS:
+    if not op.parallel or site.representation not in PROJECTIONS:
         raise InteropError(
             f"{op.placement.key!r}: PEFT's LoRA reads what its projection reads; a {type(one.insertion).tag} change of "
             f"{site.representation!r} is none."

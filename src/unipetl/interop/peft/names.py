@@ -17,12 +17,9 @@ from unipetl.errors import InteropError, nearest
 from unipetl.folding.linear import transposed
 from unipetl.method import Modification
 from unipetl.planning import plan, sites_of
+from unipetl.representation import PROJECTIONS
 
 PREFIX = "base_model.model."
-#: Representations that are the result of a linear module, or some of it.
-RESULTS = (
-    "attention.query", "attention.key", "attention.value", "attention.output", "ffn.up", "ffn.gate", "ffn.down",
-)  # fmt: skip
 #: Representations that are the argument of a linear module.
 ARGUMENTS = ("attention.heads", "ffn.hidden")
 _TASKS = {
@@ -52,7 +49,7 @@ class Places:
         self.results: dict[str, list[Site]] = {}
         self.arguments: dict[str, list[Site]] = {}
         for site in self.sites:
-            if site.representation in RESULTS:
+            if site.representation in PROJECTIONS:
                 self.results.setdefault(site.value.module, []).append(site)
             elif site.representation in ARGUMENTS:
                 self.arguments.setdefault(site.value.module, []).append(site)
