@@ -93,3 +93,17 @@ def test_planted_recomputation_that_differs(monkeypatch):
     monkeypatch.setattr(Change, "add_to", planted)
     with broken("with checkpointing|the gradient of"):
         law(fresh(family_named("gpt2")), SMALL["lora"])
+
+
+def test_stages_that_are_run_under_checkpoints_whole():
+    import transformers
+
+    config = transformers.Swinv2Config(
+        image_size=16, patch_size=4, embed_dim=8, depths=[2], num_heads=[2], window_size=2, hidden_size=8
+    )
+    model = transformers.Swinv2Model(config).train().double()
+    attachment = unipetl.attach(model, "scaled_parallel_adapter(rank=2)")
+    scatter(attachment)
+    switch(model, {"use_reentrant": True})
+    model(pixel_values=torch.ones(1, 3, 16, 16, dtype=torch.float64)).last_hidden_state.sum().backward()
+    assert all(tensor.grad is not None for tensor in attachment.tensors().values())

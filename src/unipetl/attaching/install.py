@@ -164,7 +164,7 @@ def _install_softmax(model: nn.Module, ports: Ports, record: Record, one: Placem
 
 def _install_stack_hooks(model: nn.Module, active: list[Record]) -> None:
     for root, entry, first_block in sorted({stack for record in active for stack in record.plan.stacks}):
-        block = model.get_submodule(first_block)
+        block = _checkpointed(model, first_block)
         if entry:
             model.get_submodule(entry).register_forward_hook(EntryHook(block))
         model.get_submodule(root).register_forward_pre_hook(VectorsHook(block), with_kwargs=True)
@@ -178,3 +178,11 @@ def _install_stack_hooks(model: nn.Module, active: list[Record]) -> None:
         stack = model.get_submodule(root)
         hook: Any = PositionHook(argument_names(stack))
         stack.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def _checkpointed(model: nn.Module, block: str) -> nn.Module:
+    """Return what is run under checkpoints when they are on: a block, or the stage around it."""
+    path = block
+    while path and not hasattr(model.get_submodule(path), "gradient_checkpointing"):
+        path = path.rpartition(".")[0]
+    return model.get_submodule(path or block)

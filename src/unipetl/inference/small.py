@@ -170,7 +170,14 @@ def _number(name: str, value: int, factor: int, keep: list[int] | None, values: 
         return VOCABULARY
     if name.endswith(("_token_id", "_token_index")):
         return value if 0 <= value < VOCABULARY else VOCABULARY - 1 - (value % 7)
-    if name in ("image_size", "input_size") and value > 64 and "window_size" not in values:
+    if name == "attention_window":  # tokens are padded to a multiple of it
+        return min(value, 4)
+    if name == "window_size" and "image_size" in values and "patch_size" in values:
+        return min(value, 2)
+    if name in ("image_size", "input_size") and value > 64 and "window_size" in values:
+        patch = values.get("patch_size")  # halved by every stage, down to one window
+        return 2 * patch * 2 ** (len(values.get("depths") or "123") - 1) if isinstance(patch, int) else value
+    if name in ("image_size", "input_size") and value > 64:
         patch = values.get("patch_size")
         return 4 * patch if isinstance(patch, int) and value % patch == 0 else value
     if _is_width(name) and value >= factor and value % factor == 0 and value > 8:
@@ -193,6 +200,8 @@ def _numbers(name: str, value: Any, factor: int, keep: list[int] | None, depth: 
         made = [one // factor if one % factor == 0 and one >= 2 * factor else one for one in made]
     if name in ("depths", "num_encoder_blocks_list"):
         made = [min(one, 2) for one in made]
+    if name == "attention_window":
+        made = [min(one, 4) for one in made]
     if name.endswith("_token_id"):
         made = [one if one < VOCABULARY else VOCABULARY - 1 for one in made]
     return type(value)(made)

@@ -6,6 +6,7 @@ import copy
 import warnings
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -64,7 +65,12 @@ def _computes_frozen(model: nn.Module, call: Call) -> bool:
 
 def _gradients(model: nn.Module, own: dict[str, Tensor], call: Call) -> dict[str, Tensor]:
     model.zero_grad(set_to_none=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        torch.autograd.backward(loss_of(model, call))
+    numbers = np.random.get_state()  # masks of sound are drawn from these
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            np.random.seed(0)
+            torch.autograd.backward(loss_of(model, call))
+    finally:
+        np.random.set_state(numbers)
     return {name: torch.zeros_like(t) if t.grad is None else t.grad.clone() for name, t in own.items()}
