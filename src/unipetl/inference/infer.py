@@ -19,6 +19,7 @@ from unipetl.inference.blocks import Found, find_stacks
 from unipetl.inference.feed_forward import feed_forward_of
 from unipetl.inference.flow import equal
 from unipetl.inference.inputs import example_inputs
+from unipetl.inference.mixtures import experts_of
 from unipetl.inference.names import names_of
 from unipetl.inference.residual import Joint
 from unipetl.inference.tracing import Trace, trace
@@ -143,7 +144,10 @@ def _stack(model: nn.Module, seen: Trace, found: Found, name: str, base: str) ->
     for block in executed:
         heads = attentions_of(seen, model, block)
         own = frozenset().union(*(one.linears for one in heads))
-        seen_in.append((block, heads, feed_forward_of(seen, model, block, own)))
+        ffn = feed_forward_of(seen, model, block, own)
+        if ffn is not None:
+            ffn = replace(ffn[0], experts=experts_of(seen, block, own)), ffn[1]
+        seen_in.append((block, heads, ffn))
     joints = [one.joint for _, heads, _ in seen_in for one in heads] + [ffn[1] for _, _, ffn in seen_in if ffn]
     if not joints:
         raise ArchitectureError(f"{found.pattern!r}: neither an attention nor an FFN was understood in its layers.")
