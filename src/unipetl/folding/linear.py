@@ -34,17 +34,32 @@ def why_unreadable(module: nn.Module) -> str | None:
     """Return why the weight of a linear module cannot be read and written as numbers, or None."""
     weight = module._parameters.get("weight")
     kind = type(module).__name__
-    if weight is None or type(weight) is not nn.Parameter or type(weight.data) is not Tensor:
-        return f"{kind} keeps its weight in a packed form (quantised or sharded)"
-    if weight.dtype not in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
-        return f"{kind} keeps its weight as {str(weight.dtype).removeprefix('torch.')} (quantised)"
-    if weight.is_meta:
-        return f"{kind}: its weight is on the meta device (offloaded)"
+    why = why_unreadable_parameter(weight)
+    if weight is None or why is not None:
+        return f"{kind} {why}"
     if weight.dim() != 2 or _sizes(module) is None:
         return f"{kind} is no linear map with a matrix"
     if any("parametri" in name for name in module._modules):
         return f"{kind} computes its weight from other parameters (a parametrisation)"
     return None
+
+
+def why_unreadable_parameter(weight: nn.Parameter | None) -> str | None:
+    """Return why the values of a parameter cannot be read and written as numbers, or None."""
+    if weight is None or type(weight) is not nn.Parameter or type(weight.data) is not Tensor:
+        return "keeps its weight in a packed form (quantised or sharded)"
+    if weight.dtype not in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        return f"keeps its weight as {str(weight.dtype).removeprefix('torch.')} (quantised)"
+    return "has its weight on the meta device (offloaded)" if weight.is_meta else None
+
+
+def parameter_at(model: nn.Module, path: str) -> tuple[str, nn.Parameter | None]:
+    """Return the weight of the module at ``path``, or the parameter of that path itself, with its name."""
+    owner, _, name = path.rpartition(".")
+    parent = model.get_submodule(owner)
+    if name in parent._parameters:
+        return path, parent._parameters[name]
+    return f"{path}.weight", model.get_submodule(path)._parameters.get("weight")
 
 
 def read(module: nn.Module) -> Affine:
