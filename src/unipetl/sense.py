@@ -70,6 +70,8 @@ def refuse_nonsense(one: Modification) -> None:
             f"insertion 'sequential' with reads='normed': no norm follows {where!r} directly; it is for "
             "representation 'ffn.residual' in post-norm models."
         )
+    if where == "embedding" and one.representation.layers is not None:
+        raise PlanError("layers: 'embedding' comes before the layers of a stack; narrow it with stack alone.")
     if isinstance(insertion, Parallel) and where == "ffn.residual":
         raise PlanError(
             "insertion 'parallel' at 'ffn.residual': adding to the residual stream is adding to the FFN's result; "

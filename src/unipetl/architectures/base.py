@@ -177,7 +177,7 @@ class StackTable:
         entry: a module outside the blocks whose result enters them, relative to ``root``; "" if there is none.
         tokens: the token embedding, relative to ``root``; "" where a prompt has no place (audio, for one).
         embedding: the module that makes a vector of a token (an Embedding) or of a patch (a convolution, a Linear),
-            relative to ``root``; "" if there is none.
+            relative to the base model; "" if there is none.
         positions: position and segment embeddings that are added to the tokens, relative to ``root``.
         prompt_at: where prompt vectors enter: ``tokens`` in front of the token vectors, ``entry`` in front of
             what ``entry`` reads (embeddings already summed).

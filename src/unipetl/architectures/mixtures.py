@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -33,6 +33,14 @@ class Found:
     inside: str
     expert: int | None = None
     stacked: Stacked | None = None
+
+
+def has_places(model: nn.Module, block: str, tables: Sequence[ExpertsTable]) -> bool:
+    """Return whether everything that ``tables`` name is in a block."""
+    try:
+        return all(any(True for _ in places_inside(model, block, one)) for one in tables)
+    except ArchitectureError:
+        return False
 
 
 def places_inside(model: nn.Module, block: str, table: ExpertsTable) -> Iterator[Found]:

@@ -16,7 +16,8 @@ from unipetl.architectures.base import (
     Site,
     StackTable,
 )
-from unipetl.architectures.mixtures import places_inside
+from unipetl.architectures.embeddings import embedding_shape
+from unipetl.architectures.mixtures import has_places, places_inside
 from unipetl.architectures.modules import absolute, attribute_of, find_module, join_path, linear_shape, projected
 from unipetl.errors import ArchitectureError
 from unipetl.forms import Features, Heads, Shape, Tokens
@@ -35,13 +36,20 @@ def find_sites(model: nn.Module, base: str, architecture: Architecture) -> tuple
         ArchitectureError: a module is not where the table says.
     """
     sites: list[Site] = []
+    embeddings: list[nn.Module | None] = []
     present = 0
     for table in architecture.stacks:
         blocks = find_blocks(model, base, table)
         if blocks is None:
             continue
         present += 1
-        sites.extend(_stack_sites(model, table, join_path(base, table.root), blocks))
+        for site in _stack_sites(model, base, table, join_path(base, table.root), blocks):
+            if site.representation == "embedding":  # two stacks may share the module: it is one place
+                module = find_module(model, site.owner)
+                if any(one is module for one in embeddings):
+                    continue
+                embeddings.append(module)
+            sites.append(site)
     if not present:
         wanted = ", ".join(repr(join_path(join_path(base, table.root), table.blocks)) for table in architecture.stacks)
         raise ArchitectureError(
@@ -78,7 +86,7 @@ def _list(model: nn.Module, path: str) -> nn.ModuleList | nn.Sequential:
     return blocks
 
 
-def _stack_sites(model: nn.Module, table: StackTable, root: str, blocks: list[str]) -> Iterator[Site]:
+def _stack_sites(model: nn.Module, base: str, table: StackTable, root: str, blocks: list[str]) -> Iterator[Site]:
     width = 0
     for layer, block in enumerate(blocks):
         sites: list[Site] = []
@@ -98,6 +106,8 @@ def _stack_sites(model: nn.Module, table: StackTable, root: str, blocks: list[st
             yield from sites
             yield _block_site(table, root, block, layer, own_width)
             width = width or own_width
+    if table.embedding:
+        yield _embedding_site(model, base, table, root)
     if not table.tokens or not table.entry:
         return
     entry = Port(join_path(root, table.entry), "output")
@@ -106,6 +116,16 @@ def _stack_sites(model: nn.Module, table: StackTable, root: str, blocks: list[st
         shape=Tokens(width), value=entry, join=entry, normed=None, residual=None, norm_after=None, query=None,
         stack_root=root,
     )  # fmt: skip
+
+
+def _embedding_site(model: nn.Module, base: str, table: StackTable, root: str) -> Site:
+    path = join_path(base, table.embedding)
+    module = find_module(model, path)
+    if module is None:
+        raise ArchitectureError(f"{type(model).__name__} has no module {path!r}, which its table names.")
+    start, end = Port(path, "input"), Port(path, "output")
+    common = _Common(table, None, 0, root, start, start)
+    return common.site(f"{table.stack}.embedding", "embedding", path, embedding_shape(module, path), end, end)
 
 
 def _has(model: nn.Module, block: str, *paths: str) -> bool:
@@ -117,7 +137,7 @@ def _feed_forward_in(model: nn.Module, block: str, table: StackTable) -> FeedFor
     choices = () if table.feed_forward is None else (table.feed_forward, *table.alternatives)
     for one in choices:
         inner = [part.module for part in (one.up, one.down, one.gate) if part is not None]
-        if _has(model, block, *inner, *([one.reads] if one.reads else [])):
+        if _has(model, block, *inner, *([one.reads] if one.reads else [])) and has_places(model, block, one.experts):
             return one
     return choices[0] if len(choices) == 1 and not choices[0].optional else None
 

@@ -23,7 +23,7 @@ OnProduct = Callable[[Tensor, Visit, Callable[[Tensor], Tensor]], Tensor]
 
 _MATMUL = {torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__, Tensor.__rmatmul__}
 _BMM = {torch.bmm, Tensor.bmm}
-_GROUPED = {"_grouped_mm", "grouped_mm", "transformers.grouped_mm_fallback"}
+_GROUPED = {"_grouped_mm", "grouped_mm", "grouped_mm_fallback"}
 _SAME = {"contiguous", "detach", "clone", "data", "to", "type_as", "float", "half", "bfloat16", "double"}
 _TRANSPOSED = {"transpose", "swapaxes", "mT", "T", "t", "permute"}
 _TOLD = {"shape", "size", "dim", "ndim", "dtype", "device", "data_ptr", "stride", "is_contiguous", "numel",
@@ -93,8 +93,7 @@ class StackedMatrices:
         own = next(one for one in (*args, *kwargs.values()) if isinstance(one, cls))
         if func is nn.functional.linear:
             return own._linear(*args, **kwargs)
-        name = str(getattr(func, "__name__", func))
-        name = str(func) if "." in str(func) and not name.startswith(("_grouped", "grouped")) else name
+        name = str(getattr(func, "__name__", func)).rpartition(".")[2]
         if func in _MATMUL and len(args) == 2 and args[1] is own and own.visit is not None:
             return own._right(args[0])
         if func in (_BMM | _MATMUL) and len(args) == 2 and own.visit is None and args[1] is own and args[0].dim() == 3:

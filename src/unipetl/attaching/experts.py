@@ -14,7 +14,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from unipetl.architectures.stacked import StackedMatrices
-from unipetl.attaching.ports import Change, InputHook, Item, OutputHook, Step, first_argument
+from unipetl.attaching.ports import Change, InputHook, Item, OutputHook, Step
 from unipetl.composition import Multiply
 from unipetl.errors import AttachError
 from unipetl.forms import ExpertsDelta, Visit
@@ -30,11 +30,9 @@ class Products:
 
     before: InputHook = field(default_factory=InputHook)
     after: OutputHook = field(default_factory=OutputHook)
-    seen: bool = False
 
     def __call__(self, x: Tensor, visit: Visit, multiply: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the changed product (..., out) of x (..., in)."""
-        self.seen = True
         for step in self.before.steps:
             x = _visiting(step, visit).apply(x, None)
         for tape in self.before.tapes:
@@ -68,7 +66,6 @@ class BeginExperts:
         for name, products in self.products.items():
             weight = module._parameters[name]
             assert weight is not None
-            products.seen = False
             module.__dict__[name] = StackedMatrices(weight, products, name)
 
 
@@ -78,19 +75,10 @@ class EndExperts:
 
     begin: BeginExperts
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        """Take them away.
-
-        Raises:
-            AttachError: the call used a parameter without a product that was seen, so that a change had no effect.
-        """
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Take them away."""
         for name in self.begin.products:
             module.__dict__.pop(name, None)
-        idle = [name for name, products in self.begin.products.items() if not products.seen]
-        if output is not None and idle and first_argument(args, kwargs).numel() and not _sharded(module):
-            raise AttachError(
-                f"{type(module).__name__} computed without a product with {idle[0]!r}, which an attachment changes."
-            )
 
 
 EXPERT_HOOKS = (BeginExperts, EndExperts)
@@ -109,12 +97,7 @@ def install_experts(model: nn.Module, hooks: dict[tuple[str, str], InputHook | O
     for owner, begin in owners.items():
         module = model.get_submodule(owner)
         module.register_forward_pre_hook(begin)
-        module.register_forward_hook(EndExperts(begin), with_kwargs=True, always_call=True)
-
-
-def _sharded(module: nn.Module) -> bool:
-    """Whether other processes hold other experts: tokens may all go there."""
-    return bool(getattr(module, "_is_expert_parallel", False))
+        module.register_forward_hook(EndExperts(begin), always_call=True)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from unipetl.architectures import Port
 from unipetl.attaching.entry import EntryHook, PositionHook, VectorsHook
 from unipetl.attaching.experts import EXPERT_HOOKS, install_experts
 from unipetl.attaching.heads import HeadItem, HeadProgram, view_of
+from unipetl.attaching.patches import PatchHook
 from unipetl.attaching.ports import InputHook, Item, OutputHook, Step, Tape
 from unipetl.attaching.prompts import argument_names, install_prompts, is_prompt_hook
 from unipetl.attaching.softmax import SOFTMAX_HOOKS, BeginSoftmax, EndSoftmax, FirstTape, JoinSoftmax, SoftmaxProgram
@@ -71,11 +72,14 @@ class Ports:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.stacked: set[str] = set()
+        self.convolutions: set[str] = set()
         self.hooks: dict[tuple[str, str], InputHook | OutputHook] = {}
 
     def at(self, port: Port) -> InputHook | OutputHook:
         """Return the hook of one end of a module."""
         make: Callable[[], InputHook | OutputHook] = InputHook if port.side == "input" else OutputHook
+        if port.module in self.convolutions:
+            make = PatchHook
         return self.hooks.setdefault((port.module, port.side), make())
 
     def tape(self, port: Port) -> Tape:
@@ -105,6 +109,8 @@ def _install_change(model: nn.Module, ports: Ports, record: Record, one: Placeme
     site, insertion = one.site, one.modification.insertion
     item = Item(record.changes[one.key])
     port = site.value
+    if site.representation == "embedding" and isinstance(model.get_submodule(site.owner), nn.modules.conv._ConvNd):
+        ports.convolutions.add(site.owner)
     if site.stacked is not None:
         ports.stacked |= {end.module for end in (site.value, site.normed) if end is not None}
     if isinstance(insertion, Parallel):

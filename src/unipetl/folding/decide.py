@@ -81,7 +81,7 @@ def _why_not_weights(anatomy: Anatomy, op: Op, target: Target, packed: set[str],
                 return f"{path!r}: {why}"
             continue
         module = anatomy.model.get_submodule(path)
-        if _places(anatomy.model, module) > 1:
+        if _places(anatomy.model, module) > 1 and op.representation != "embedding":  # which is one place for all
             return f"{path!r} is one module at several places of the model; folding would change all of them"
         why = why_unreadable(module)
         if why is None:

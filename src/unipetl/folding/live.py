@@ -254,7 +254,9 @@ def _broken_ties(model: nn.Module, rewriting: Rewriting) -> list[str]:
     found = []
     for path in rewriting.modules():
         own, weight = parameter_at(model, path)
-        tied = [name for name in names.get(id(weight), []) if name != own]
+        owner = model.get_submodule(own.rpartition(".")[0])
+        others = [name for name in names.get(id(weight), []) if name != own]
+        tied = [name for name in others if model.get_submodule(name.rpartition(".")[0]) is not owner]
         if tied:
             found.append(f"{own!r} was tied to {tied[0]!r}, which keeps its values")
     return found

@@ -120,7 +120,7 @@ def target_of(op: Op, anatomy: Anatomy) -> Target | str:
     form = op.placement.modification.form
     if site.stacked is not None and op.kind == "linear" and isinstance(form, Bottleneck) and form.bias:
         return "it adds a bias, for which the experts' parameters have no place"
-    if name in PROJECTIONS:
+    if name in PROJECTIONS or name == "embedding":
         return _affine_only(op) or Target(site.value.module, "output")
     if name in ("attention.heads", "ffn.hidden"):
         if op.parallel:

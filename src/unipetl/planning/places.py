@@ -13,7 +13,7 @@ from unipetl.architectures import Site
 from unipetl.architectures.interface import uses_interface
 from unipetl.composition import Add
 from unipetl.errors import PlanError, unknown
-from unipetl.forms import Experts, Form, Heads, Shape, build_at, paper_parameters_at
+from unipetl.forms import Experts, Features, Form, Heads, LowRank, Shape, build_at, paper_parameters_at
 from unipetl.insertion import Parallel, Sequential
 from unipetl.method import Method, Modification
 from unipetl.planning.blueprint import Group, Placement
@@ -70,6 +70,7 @@ def _by_attention(sites: Sequence[Site]) -> dict[tuple[str, str | None], list[Si
 
 def _refuse_impossible(one: Modification, model: nn.Module, members: Sequence[Site]) -> None:
     for site in members:
+        _refuse_lookup(one, site)
         if one.form.needs is Heads:
             _refuse_without_interface(model, site)
         biased = site.stacked is not None and site.stacked.biased and one.representation.name != "ffn.hidden"
@@ -90,6 +91,22 @@ def _refuse_impossible(one: Modification, model: nn.Module, members: Sequence[Si
                 f"insertion 'parallel' with reads='residual': no norm is known in front of {site.name!r}, so it is not "
                 "known where the residual stream could be read; use reads='normed'."
             )
+
+
+def _refuse_lookup(one: Modification, site: Site) -> None:
+    """Refuse what cannot read a token's number."""
+    if not (isinstance(site.shape, Features) and site.shape.lookup and isinstance(one.insertion, Parallel)):
+        return
+    if not isinstance(one.form, LowRank):
+        raise PlanError(
+            f"functional form {one.form.tag!r} with insertion 'parallel' at {site.name!r}: what the embedding reads is "
+            "a token's number, and only 'low_rank' looks one up. Use insertion 'sequential', which reads the vector."
+        )
+    if one.form.dropout:
+        raise PlanError(
+            f"dropout {one.form.dropout} at {site.name!r}: it would act on a token's number; leave it out there, or "
+            "use insertion 'sequential'."
+        )
 
 
 def labelled(modifications: Sequence[Modification]) -> list[tuple[Modification, str]]:
