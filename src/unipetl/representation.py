@@ -19,7 +19,7 @@ Kind = Literal["self", "cross"]
 #: Every representation, innermost first. The order is the order of the computation inside a layer: a
 #: change to an outer representation sees the changes to the inner ones.
 NAMES: dict[str, str] = {
-    "embedding": "the vectors that the embedding makes of tokens, or the last map before the layers of patches or sound",
+    "embedding": "the embedding's result; for patches and sound, that of the last map before the layers",
     "input": "the token vectors that enter the first layer",
     "attention.query": "the query projection's result",
     "attention.key": "the key projection's result",

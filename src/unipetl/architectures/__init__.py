@@ -20,7 +20,7 @@ from unipetl.architectures.distilbert import DISTILBERT
 from unipetl.architectures.gpt2 import GPT2
 from unipetl.architectures.llama import LLAMA
 from unipetl.architectures.modules import columns_of, find_module, join_path, linear_features, linear_shape
-from unipetl.architectures.sites import find_blocks, find_sites
+from unipetl.architectures.sites import feed_forward_in, find_blocks, find_sites
 from unipetl.architectures.t5 import T5, T5_GATED
 from unipetl.errors import ArchitectureError, unknown
 
@@ -78,6 +78,7 @@ __all__ = [
     "Stacked",
     "architecture_for",
     "columns_of",
+    "feed_forward_in",
     "find_blocks",
     "find_module",
     "find_sites",

@@ -148,6 +148,7 @@ class FeedForwardTable:
         join: where a parallel change joins, after the dropout; None means at ``result``.
         optional: whether some blocks lack it.
         experts: the FFNs inside a mixture.
+        closed: a mixture whose experts are not understood; a plan says that it does not reach them.
     """
 
     up: Projection | None
@@ -159,6 +160,7 @@ class FeedForwardTable:
     join: Port | None = None
     optional: bool = False
     experts: tuple[ExpertsTable, ...] = ()
+    closed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

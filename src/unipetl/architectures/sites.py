@@ -98,7 +98,7 @@ def _stack_sites(model: nn.Module, base: str, table: StackTable, root: str, bloc
                 continue
             sites.extend(_attention_sites(model, table, root, block, layer, attention))
         own_width = next((one.shape.width for one in sites if isinstance(one.shape, Heads)), 0)
-        ffn = _feed_forward_in(model, block, table)
+        ffn = feed_forward_in(model, block, table)
         if ffn is not None:
             sites.extend(_feed_forward_sites(model, table, root, block, layer, ffn, own_width))
         own_width = own_width or next((one.shape.in_features for one in sites if isinstance(one.shape, Features)), 0)
@@ -132,7 +132,7 @@ def _has(model: nn.Module, block: str, *paths: str) -> bool:
     return all(find_module(model, join_path(block, path)) is not None for path in paths)
 
 
-def _feed_forward_in(model: nn.Module, block: str, table: StackTable) -> FeedForwardTable | None:
+def feed_forward_in(model: nn.Module, block: str, table: StackTable) -> FeedForwardTable | None:
     """Return the table of the FFN that a block has; one that none may lack is returned unseen."""
     choices = () if table.feed_forward is None else (table.feed_forward, *table.alternatives)
     for one in choices:

@@ -61,13 +61,10 @@ class StackedMatrices:
         """Return what the parameter says of itself, or a method that only lays it out otherwise."""
         if name in _TOLD:
             return getattr(self.weight, name)
+        if name in ("T", "mT", "data"):
+            return self._laid_out(name, getattr(self.weight, name))
         if name in _TRANSPOSED | _SAME:
-            found = getattr(self.weight, name)
-            return (
-                (lambda *args, **kwargs: self._laid_out(name, found(*args, **kwargs)))
-                if callable(found) and not (isinstance(found, Tensor))
-                else self._laid_out(name, found)
-            )
+            return lambda *args, **kwargs: self._laid_out(name, getattr(self.weight, name)(*args, **kwargs))
         if name.startswith("__"):
             raise AttributeError(name)
         raise self._unknown(f".{name}")
@@ -102,7 +99,7 @@ class StackedMatrices:
             return own._batched(*args)
         if name in _GROUPED and len(args) >= 2 and args[1] is own and own.visit is None:
             ends = kwargs.get("offs", args[2] if len(args) > 2 else None)
-            rest = {key: value for key, value in kwargs.items() if key != "offs"}
+            rest = {key: value for key, value in kwargs.items() if key != "offs" and value is not None}
             if isinstance(ends, Tensor) and not rest:
                 return own.on_product(args[0], Visit(ends=ends), lambda x: func(x, own.weight, offs=ends))
         raise own._unknown(name)

@@ -1,4 +1,4 @@
-"""Changes of a convolution's result, position by position: every form reads a patch and changes a vector of channels."""
+"""Changes of a convolution's result, place by place: every form reads a patch and changes a vector of channels."""
 
 from __future__ import annotations
 

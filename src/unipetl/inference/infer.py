@@ -147,7 +147,8 @@ def _stack(model: nn.Module, seen: Trace, found: Found, name: str, base: str) ->
         own = frozenset().union(*(one.linears for one in heads))
         ffn = feed_forward_of(seen, model, block, own)
         if ffn is not None:
-            ffn = replace(ffn[0], experts=experts_of(seen, block, own)), ffn[1]
+            experts, closed = experts_of(seen, block, own)
+            ffn = replace(ffn[0], experts=experts, closed=closed), ffn[1]
         seen_in.append((block, heads, ffn))
     joints = [one.joint for _, heads, _ in seen_in for one in heads] + [ffn[1] for _, _, ffn in seen_in if ffn]
     if not joints:

@@ -18,14 +18,14 @@ from unipetl.inference.tracing import Call, Trace
 _NUMBER = re.compile(r"(experts\.[a-z_]*)(\d+)\.")
 
 
-def experts_of(trace: Trace, block: str, attention: frozenset[str]) -> tuple[ExpertsTable, ...]:
-    """Return what is understood of the inside of a block's mixture, if it has one.
+def experts_of(trace: Trace, block: str, attention: frozenset[str]) -> tuple[tuple[ExpertsTable, ...], str | None]:
+    """Return what is understood of the inside of a block's mixture, and the mixture's path if its experts are not.
 
     ``attention`` are the linear maps that belong to attentions.
     """
     mixture = mixture_of(trace, block, attention)
     if mixture is None:
-        return ()
+        return (), None
     within = f"{mixture.path}."
     products = [
         one for one in trace.products if one.path.startswith(within) and mixture.start < one.start < mixture.end
@@ -36,7 +36,8 @@ def experts_of(trace: Trace, block: str, attention: frozenset[str]) -> tuple[Exp
         _numbered(block, linears),
         _plain("shared", block, [call for call in linears if "shared" in call.path.removeprefix(within)]),
     ]
-    return tuple(one for one in found if one is not None)
+    known = tuple(one for one in found if one is not None)
+    return known, None if any(one.name == "experts" for one in known) else inside(block, mixture.path)
 
 
 def _first(calls: Iterable[Call]) -> list[Call]:

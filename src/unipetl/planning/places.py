@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from unipetl.architectures import Site
+from unipetl.architectures import Architecture, Site, feed_forward_in, find_blocks
 from unipetl.architectures.interface import uses_interface
 from unipetl.composition import Add
 from unipetl.errors import PlanError, unknown
@@ -19,7 +19,7 @@ from unipetl.method import Method, Modification
 from unipetl.planning.blueprint import Group, Placement
 from unipetl.planning.units import settle
 from unipetl.representation import NAMES, Representation, rank
-from unipetl.sense import shape_at
+from unipetl.sense import EXPERT_PLACES, shape_at
 
 
 def place(method: Method, model: nn.Module, sites: Sequence[Site]) -> tuple[tuple[Placement, ...], tuple[Group, ...]]:
@@ -59,6 +59,26 @@ def place(method: Method, model: nn.Module, sites: Sequence[Site]) -> tuple[tupl
     order = {site.name: number for number, site in enumerate(sites)}
     placements.sort(key=lambda one: (order[one.site.name], one.label))
     return tuple(placements), tuple(sorted(groups, key=lambda group: group.key))
+
+
+def unreached(method: Method, model: nn.Module, base: str, architecture: Architecture) -> tuple[str, ...]:
+    """Return a sentence for every stack with mixtures whose experts the method names, and whose inside is not known."""
+    notes = []
+    named = [one.representation for one in method.modifications]
+    named = [one for one in named if one.name in EXPERT_PLACES and one.experts is not False]
+    for table in architecture.stacks:
+        wanted = [one.name for one in named if one.stack in (None, table.stack)]
+        found = (
+            [feed_forward_in(model, block, table) for block in find_blocks(model, base, table) or ()] if wanted else []
+        )
+        closed = {layer: ffn.closed for layer, ffn in enumerate(found) if ffn is not None and ffn.closed is not None}
+        if closed:
+            layers = ", ".join(map(str, closed))
+            notes.append(
+                f"Not reached: {', '.join(dict.fromkeys(wanted))} of the experts in {table.stack} layers {layers} "
+                f"({next(iter(closed.values()))}), whose projections are not understood."
+            )
+    return tuple(notes)
 
 
 def _by_attention(sites: Sequence[Site]) -> dict[tuple[str, str | None], list[Site]]:
