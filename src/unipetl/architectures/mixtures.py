@@ -34,6 +34,11 @@ class Found:
     expert: int | None = None
     stacked: Stacked | None = None
 
+    @property
+    def width(self) -> int:
+        """The size of the vectors that the place reads."""
+        return _each(self.shape).in_features
+
 
 def has_places(model: nn.Module, block: str, tables: Sequence[ExpertsTable]) -> bool:
     """Return whether everything that ``tables`` name is in a block."""

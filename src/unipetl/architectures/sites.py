@@ -101,7 +101,9 @@ def _stack_sites(model: nn.Module, base: str, table: StackTable, root: str, bloc
         ffn = feed_forward_in(model, block, table)
         if ffn is not None:
             sites.extend(_feed_forward_sites(model, table, root, block, layer, ffn, own_width))
-        own_width = own_width or next((one.shape.in_features for one in sites if isinstance(one.shape, Features)), 0)
+        own_width = own_width or next(
+            (one.shape.in_features for one in reversed(sites) if isinstance(one.shape, Features)), 0
+        )
         if own_width:
             yield from sites
             yield _block_site(table, root, block, layer, own_width)
@@ -212,7 +214,10 @@ def _feed_forward_sites(
         yield common.site(f"{prefix}.ffn.hidden", "ffn.hidden", owner, hidden, inner, inner)
         yield common.site(f"{prefix}.ffn.down", "ffn.down", owner, down, down_port, down_port, own_input=True)
         whole = Features(up.in_features, down.out_features)
-    for found in (found for one in ffn.experts for found in places_inside(model, block, one)):
+    inside = [found for one in ffn.experts for found in places_inside(model, block, one)]
+    if not whole.in_features and inside:
+        whole = Features(inside[0].width, inside[0].width)
+    for found in inside:
         one = common.site(
             f"{prefix}.ffn.{found.name}", found.representation, found.owner, found.shape, found.port, found.port
         )
