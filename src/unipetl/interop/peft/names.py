@@ -16,7 +16,7 @@ from unipetl.architectures import Site
 from unipetl.architectures.embeddings import embedding_shape
 from unipetl.errors import InteropError, nearest
 from unipetl.folding.linear import transposed
-from unipetl.method import Modification
+from unipetl.method import Method, Modification
 from unipetl.planning import plan, sites_of
 from unipetl.representation import PROJECTIONS
 
@@ -169,4 +169,4 @@ def _narrowed(name: str, here: Sequence[Site], chosen: Sequence[Site]) -> Iterab
         yield narrow
 
 
-_NOTHING = "head_only"
+_NOTHING = Method()
