@@ -62,7 +62,7 @@ def place(method: Method, model: nn.Module, sites: Sequence[Site]) -> tuple[tupl
 
 
 def unreached(method: Method, model: nn.Module, base: str, architecture: Architecture) -> tuple[str, ...]:
-    """Return a sentence for every stack with mixtures whose experts the method names, and whose inside is not known."""
+    """Return a sentence for whatever parts of FFNs the method names and the plan does not reach: experts, layers."""
     notes = []
     named = [one.representation for one in method.modifications]
     named = [one for one in named if one.name in EXPERT_PLACES and one.experts is not False]
@@ -78,6 +78,9 @@ def unreached(method: Method, model: nn.Module, base: str, architecture: Archite
                 f"Not reached: {', '.join(dict.fromkeys(wanted))} of the experts in {table.stack} layers {layers} "
                 f"({next(iter(closed.values()))}), whose projections are not understood."
             )
+        without = [str(layer) for layer, ffn in enumerate(found) if ffn is None]
+        if without and len(without) < len(found):
+            notes.append(f"Not reached: {table.stack} layers {', '.join(without)}, in which no FFN is found.")
     return tuple(notes)
 
 
