@@ -162,12 +162,13 @@ def lora(
         scale: s. The paper tunes it: 2 on GLUE, 4 on XSum and en-ro (section 4.5).
         alpha: as in other libraries; sets ``scale = alpha / rank``.
         at: ``attention`` (query and value, section 2.2 and appendix B; table 1 prints key and value),
-            ``ffn`` (both matrices, section 4.4), ``both``, ``all`` (every projection), or a list of representations.
+            ``ffn`` (both matrices, section 4.4), ``both``, ``all`` (every projection), ``embedding``, or a list of
+            representations. In a mixture of experts every expert's matrices get a LoRA each.
         dropout: on what it reads.
         init: ``lora`` or ``bert``.
     """
     places = LORA_PLACES.get(at, (at,)) if isinstance(at, str) else tuple(at)
-    known = LORA_PLACES["all"]
+    known = (*LORA_PLACES["all"], "embedding")
     if not places:
         raise MethodError(f"at=[] names no place; choose from: {', '.join((*known, *LORA_PLACES))}.")
     if alpha is not None and not isinstance(alpha, (int, float)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, field_validator
+from pydantic import BeforeValidator, StrictBool, field_validator
 
 from unipetl.axis import Axis, refuse_truth
 from unipetl.errors import MethodError, unknown
@@ -19,6 +19,7 @@ Kind = Literal["self", "cross"]
 #: Every representation, innermost first. The order is the order of the computation inside a layer: a
 #: change to an outer representation sees the changes to the inner ones.
 NAMES: dict[str, str] = {
+    "embedding": "the embedding's result; for patches and sound, that of the last map before the layers",
     "input": "the token vectors that enter the first layer",
     "attention.query": "the query projection's result",
     "attention.key": "the key projection's result",
@@ -59,6 +60,10 @@ def _layers(value: Any) -> Any:
     return tuple(sorted(set(layers))) if all(type(layer) is int for layer in layers) else value
 
 
+def _experts(value: Any) -> Any:
+    return value if isinstance(value, bool) else _layers(value)
+
+
 class Representation(Axis):
     """One representation, optionally narrowed to a stack, a kind of attention and some layers.
 
@@ -67,6 +72,8 @@ class Representation(Axis):
         stack: such as ``encoder`` or ``decoder`` (or ``vision``, ``text`` in a model that has them); None means all.
         kind: ``self`` or ``cross`` attention; None means both (only for ``attention...``).
         layers: indices counted from 0 in each stack, negative ones from its end; None means all.
+        experts: in a mixture of experts ``true`` means the experts alone, ``false`` all but them (dense FFNs, shared
+            experts), and numbers these experts alone; None means all. Only for ``ffn.up`` to ``ffn.down``.
         optional: skip it where the model has no such place, instead of refusing (a gate in FFNs without one).
     """
 
@@ -77,6 +84,7 @@ class Representation(Axis):
     stack: str | None = None
     kind: Kind | None = None
     layers: Annotated[tuple[int, ...] | None, BeforeValidator(_layers)] = None
+    experts: Annotated[StrictBool | tuple[int, ...] | None, BeforeValidator(_experts)] = None
     optional: bool = False
 
     @field_validator("name")
@@ -100,6 +108,15 @@ class Representation(Axis):
             raise ValueError("an empty tuple of layers selects nothing; leave it out to select every layer")
         return layers
 
+    @field_validator("experts")
+    @classmethod
+    def _numbered(cls, experts: bool | tuple[int, ...] | None) -> bool | tuple[int, ...] | None:
+        if experts == ():
+            raise ValueError("an empty tuple of experts selects nothing; leave it out to select every expert")
+        if isinstance(experts, tuple) and min(experts) < 0:
+            raise ValueError("experts are counted from 0")
+        return experts
+
     def plain(self) -> Any:
         """Return the name, or a mapping with the narrowing fields."""
         fields = self.model_dump(mode="json", exclude_defaults=True)
@@ -110,6 +127,10 @@ class Representation(Axis):
         narrowed: list[str] = [part for part in (self.stack, self.kind) if part]
         if self.layers is not None:
             narrowed.append("layers " + ",".join(map(str, self.layers)))
+        if isinstance(self.experts, tuple):
+            narrowed.append("experts " + ",".join(map(str, self.experts)))
+        elif self.experts is not None:
+            narrowed.append("experts" if self.experts else "no experts")
         return f"{self.name} [{' '.join(narrowed)}]" if narrowed else self.name
 
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from unipetl.composition import Gate, Multiply
 from unipetl.errors import PlanError
-from unipetl.forms import Features, HeadAttention, Heads, Prompt, Rescale, Tokens
+from unipetl.forms import Experts, Features, HeadAttention, Heads, Prompt, Rescale, Shape, Tokens
 from unipetl.insertion import Parallel, Sequential
 from unipetl.method import Modification
+
+#: The representations that every expert of a mixture has of its own.
+EXPERT_PLACES = ("ffn.up", "ffn.gate", "ffn.hidden", "ffn.down")
 
 
 def refuse_nonsense(one: Modification) -> None:
@@ -67,10 +70,17 @@ def refuse_nonsense(one: Modification) -> None:
             f"insertion 'sequential' with reads='normed': no norm follows {where!r} directly; it is for "
             "representation 'ffn.residual' in post-norm models."
         )
+    if where == "embedding" and one.representation.layers is not None:
+        raise PlanError("layers: 'embedding' comes before the layers of a stack; narrow it with stack alone.")
     if isinstance(insertion, Parallel) and where == "ffn.residual":
         raise PlanError(
             "insertion 'parallel' at 'ffn.residual': adding to the residual stream is adding to the FFN's result; "
             "use representation 'ffn', the same function."
+        )
+    if one.representation.experts is not None and where not in EXPERT_PLACES:
+        raise PlanError(
+            f"experts {one.representation.experts!r}: only {', '.join(EXPERT_PLACES)} are places that experts have; "
+            f"{where!r} is none, and is shared by all experts of a layer."
         )
     if one.representation.kind is not None and not where.startswith("attention"):
         raise PlanError(
@@ -78,10 +88,14 @@ def refuse_nonsense(one: Modification) -> None:
         )
 
 
-def shape_at(one: Modification, shape: Features | Heads | Tokens) -> Features | Heads | Tokens:
+def shape_at(one: Modification, shape: Shape) -> Shape:
     """Return the shape that the form of ``one`` sees at a place of shape ``shape``."""
     if one.form.needs is not Features:
         return shape
+    if isinstance(shape, Experts):
+        each, chosen = shape_at(one, shape.each), one.representation.experts
+        assert isinstance(each, Features)
+        return Experts(each, shape.total, chosen if isinstance(chosen, tuple) else shape.chosen)
     if isinstance(shape, Heads):
         joined = shape.query_heads * shape.value_dim
         shape = Features(shape.width, joined)

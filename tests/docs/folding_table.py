@@ -83,7 +83,7 @@ class Space:
         row = report.rows[0]
         if row.reason:
             return "stays", row.reason
-        if not report.not_plain:
+        if all("was tied to" in reason for reason in report.not_plain):  # untied, as the page says below
             return WORDS[row.into], ""
         return "FFN with two activations" if "activation" in report.not_plain[0] else "wider FFN with biases", ""
 

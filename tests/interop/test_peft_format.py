@@ -220,7 +220,7 @@ def broken_folders():
     yield "a misshapen A", lambda c, t: t.update({f"{P}{BART_Q[0]}.lora_A.weight": draw(2, 5)}), "maps 5 to 16"
     yield "NaN", lambda c, t: t[f"{P}{BART_Q[0]}.lora_A.weight"].fill_(float("nan")), "NaN or infinite"
     yield "an extra tensor", lambda c, t: t.update(stray=draw(2)), "belongs to nothing"
-    yield "an embedding", lambda c, t: t.update({f"{P}model.shared.lora_embedding_A": draw(2, 50)}), "of an embedding"
+    yield "half an embedding", lambda c, t: t.update({f"{P}model.shared.lora_embedding_A": draw(2, 50)}), "incomplete"
     yield "a magnitude", lambda c, t: t.update({f"{P}{BART_Q[0]}.lora_magnitude_vector": draw(16)}), "variant of LoRA"
     yield "one trained matrix", _one_matrix, "no groups of"
 
@@ -293,3 +293,57 @@ def test_a_planted_wrong_scale_is_noticed(tmp_path, monkeypatch):
     peft.load(base, tmp_path)
     with pytest.raises(unipetl.errors.CheckError):
         close(outputs(base, batch(base)), outputs(model, batch(model)), "out and in again")
+
+
+def test_a_lora_of_an_embedding_is_a_lookup_and_a_product(tmp_path):
+    model = build("llama", dtype=torch.float64)
+    size, width = model.model.embed_tokens.weight.shape
+    key = f"{P}model.embed_tokens.lora_embedding_"
+    tensors = {f"{key}A": draw(2, size), f"{key}B": draw(width, 2, seed=1)}
+    wanted = copy.deepcopy(model)
+    wanted.model.embed_tokens.weight.data += (8 / 2 * tensors[f"{key}B"] @ tensors[f"{key}A"]).T
+    settings = {"r": 2, "lora_dropout": 0.1, "target_modules": ["embed_tokens"]}
+    attachment = peft.load(model, folder(tmp_path / "in", {"peft_type": "LORA", **settings}, tensors))
+    assert str(attachment.method.modifications[0].representation) == "embedding"
+    close(outputs(model, batch(model)), outputs(wanted, batch(model)), "a LoRA of an embedding")
+    peft.export(model, tmp_path / "out")
+    found = safetensors.torch.load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert set(found) == set(tensors)
+    for name, value in tensors.items():
+        close(found[name], value, name)
+
+
+def test_a_lora_of_a_convolution_is_two_convolutions(tmp_path):
+    import transformers
+
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=20, image_size=16, patch_size=4
+    )
+    model = transformers.ViTModel(config).double().eval()
+    scatter(unipetl.attach(model, "lora(rank=2, at=embedding)"))
+    call = {"pixel_values": draw(2, 3, 16, 16)}
+    wanted = outputs(model, call)
+    peft.export(model, tmp_path)
+    found = safetensors.torch.load_file(tmp_path / "adapter_model.safetensors")
+    shapes = sorted(tuple(one.shape) for one in found.values())
+    assert shapes == [(2, 3, 4, 4), (16, 2, 1, 1)]
+    unipetl.detach(model)
+    peft.load(model, tmp_path)
+    same(outputs(model, call), wanted, "a convolution's LoRA that came back")
+
+
+def test_a_scaled_embedding_and_experts_are_refused(tmp_path):
+    import transformers
+
+    model = build("mbart", scale_embedding=True)
+    unipetl.attach(model, "lora(rank=2, at=embedding)")
+    with pytest.raises(InteropError, match="this embedding scales its vectors"):
+        peft.export(model, tmp_path / "scaled")
+    config = transformers.MixtralConfig(
+        vocab_size=60, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=16, num_local_experts=4,
+    )  # fmt: skip
+    mixture = transformers.MixtralForCausalLM(config).eval()
+    unipetl.attach(mixture, "lora(rank=2, at=all)")
+    with pytest.raises(InteropError, match=r"each expert has a LoRA of its own.*target_parameters"):
+        peft.export(mixture, tmp_path / "experts")

@@ -7,25 +7,20 @@ from unipetl.architectures.base import (
     Architecture,
     AttentionTable,
     Columns,
+    ExpertsTable,
     FeedForwardTable,
     Port,
     Projection,
     Site,
+    Stacked,
     StackTable,
 )
 from unipetl.architectures.bert import BERT, ROBERTA
 from unipetl.architectures.distilbert import DISTILBERT
 from unipetl.architectures.gpt2 import GPT2
 from unipetl.architectures.llama import LLAMA
-from unipetl.architectures.sites import (
-    columns_of,
-    find_blocks,
-    find_module,
-    find_sites,
-    join_path,
-    linear_features,
-    linear_shape,
-)
+from unipetl.architectures.modules import columns_of, find_module, join_path, linear_features, linear_shape
+from unipetl.architectures.sites import feed_forward_in, find_blocks, find_sites
 from unipetl.architectures.t5 import T5, T5_GATED
 from unipetl.errors import ArchitectureError, unknown
 
@@ -74,13 +69,16 @@ __all__ = [
     "ArchitectureError",
     "AttentionTable",
     "Columns",
+    "ExpertsTable",
     "FeedForwardTable",
     "Port",
     "Projection",
     "Site",
     "StackTable",
+    "Stacked",
     "architecture_for",
     "columns_of",
+    "feed_forward_in",
     "find_blocks",
     "find_module",
     "find_sites",

@@ -30,6 +30,7 @@ def _stack(
     norm_first: bool,
     entry: str,
     tokens: str = "embed_tokens",
+    embedding: str = "embed_tokens",
     scale: str | None = None,
 ) -> StackTable:
     cross = (_attention("cross", "encoder_attn"),) if stack == "decoder" else ()
@@ -48,6 +49,7 @@ def _stack(
         norm_first=norm_first,
         entry=entry,
         tokens=tokens,
+        embedding=f"{stack}.{embedding}",
         positions=("embed_positions",),
         scale=scale,
         causal=stack == "decoder",
@@ -67,7 +69,7 @@ MARIAN = _family(("marian",), norm_first=False, entry="embed_tokens", scale="emb
 WHISPER = Architecture(
     model_types=("whisper",),
     stacks=(
-        _stack("encoder", norm_first=True, entry="conv2", tokens=""),
+        _stack("encoder", norm_first=True, entry="conv2", tokens="", embedding="conv2"),
         _stack("decoder", norm_first=True, entry="embed_tokens", tokens=""),
     ),
 )

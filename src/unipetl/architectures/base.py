@@ -113,6 +113,29 @@ class AttentionTable:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertsTable:
+    """FFNs inside a mixture: the experts that a token may visit, or one that every token visits.
+
+    Args:
+        name: ``experts`` for those that a router chooses from, ``shared`` for one that is always used.
+        up, down, gate: the projections. A path may name a linear module; those of many experts with ``*`` for the
+            number (``mlp.experts.*.w1``); or a parameter that holds a matrix for each expert
+            (``mlp.experts.gate_up_proj``). A gate and an up projection in one are parts 0 and 1 of 2, in any order.
+        transposed: whether such a parameter is (experts, in, out) and not (experts, out, in).
+        interleaved: whether parts of one module or parameter alternate, feature by feature.
+        biased: whether the experts add biases after the product with such a parameter.
+    """
+
+    name: Literal["experts", "shared"]
+    up: Projection
+    down: Projection
+    gate: Projection | None = None
+    transposed: bool = False
+    interleaved: bool = False
+    biased: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class FeedForwardTable:
     """The FFN sub-layer of a block.
 
@@ -124,6 +147,8 @@ class FeedForwardTable:
         result: where the sub-layer's result y can be changed: after its dropout where that is a module.
         join: where a parallel change joins, after the dropout; None means at ``result``.
         optional: whether some blocks lack it.
+        experts: the FFNs inside a mixture.
+        closed: a mixture whose experts are not understood; a plan says that it does not reach them.
     """
 
     up: Projection | None
@@ -134,6 +159,8 @@ class FeedForwardTable:
     reads: str | None = None
     join: Port | None = None
     optional: bool = False
+    experts: tuple[ExpertsTable, ...] = ()
+    closed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +178,8 @@ class StackTable:
         norm_first: whether norms come before the sub-layers (pre-norm).
         entry: a module outside the blocks whose result enters them, relative to ``root``; "" if there is none.
         tokens: the token embedding, relative to ``root``; "" where a prompt has no place (audio, for one).
+        embedding: the module that makes a vector of a token (an Embedding) or of a patch (a convolution, a Linear),
+            relative to the base model; "" if there is none.
         positions: position and segment embeddings that are added to the tokens, relative to ``root``.
         prompt_at: where prompt vectors enter: ``tokens`` in front of the token vectors, ``entry`` in front of
             what ``entry`` reads (embeddings already summed).
@@ -168,6 +197,7 @@ class StackTable:
     entry: str
     tokens: str
     alternatives: tuple[FeedForwardTable, ...] = ()
+    embedding: str = ""
     positions: tuple[str, ...] = ()
     prompt_at: Literal["tokens", "entry"] = "tokens"
     scale: str | None = None
@@ -184,6 +214,21 @@ class Architecture:
 
 
 @dataclass(frozen=True, slots=True)
+class Stacked:
+    """What a place is where its matrices are a parameter: one of ``owner``, with a matrix for each expert.
+
+    Attributes:
+        parameter: its name in the owner.
+        transposed: whether it is (experts, in, out) and not (experts, out, in).
+        biased: whether a bias is added to the product.
+    """
+
+    parameter: str
+    transposed: bool
+    biased: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """One representation in one layer of one model; every path is absolute.
 
@@ -197,6 +242,9 @@ class Site:
         query: the query projection, for heads.
         softmax: see [AttentionTable][], for heads.
         stack_root, entry: the stack's module and the module whose result enters its blocks.
+        inside: "" outside mixtures; ``experts`` or ``shared`` inside (see [ExpertsTable][]).
+        expert: which of the experts, where each has modules of its own.
+        stacked: set where one parameter holds the matrices of all experts; ports then name the parameter as a module.
     """
 
     name: str
@@ -214,3 +262,6 @@ class Site:
     query: Projection | None
     stack_root: str
     softmax: float | None = None
+    inside: str = ""
+    expert: int | None = None
+    stacked: Stacked | None = None

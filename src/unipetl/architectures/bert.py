@@ -31,6 +31,7 @@ _ENCODER = StackTable(
     norm_first=False,
     entry="embeddings.LayerNorm",
     tokens="embeddings.word_embeddings",
+    embedding="embeddings.word_embeddings",
     prompt_at="entry",
 )
 

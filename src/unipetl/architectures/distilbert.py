@@ -30,6 +30,7 @@ DISTILBERT = Architecture(
             norm_first=False,
             entry="embeddings.LayerNorm",
             tokens="embeddings.word_embeddings",
+            embedding="embeddings.word_embeddings",
             prompt_at="entry",
         ),
     ),

@@ -39,6 +39,7 @@ GPT2 = Architecture(
             norm_first=True,
             entry="drop",
             tokens="wte",
+            embedding="wte",
             positions=("wpe",),
             causal=True,
         ),

@@ -30,6 +30,7 @@ LLAMA = Architecture(
             norm_first=True,
             entry="embed_tokens",
             tokens="embed_tokens",
+            embedding="embed_tokens",
             rotary=True,
             causal=True,
         ),

@@ -10,13 +10,15 @@ from torch import nn
 from unipetl.architectures.base import (
     Architecture,
     AttentionTable,
-    Columns,
     FeedForwardTable,
     Port,
     Projection,
     Site,
     StackTable,
 )
+from unipetl.architectures.embeddings import embedding_shape
+from unipetl.architectures.mixtures import has_places, places_inside
+from unipetl.architectures.modules import absolute, attribute_of, find_module, join_path, linear_shape, projected
 from unipetl.errors import ArchitectureError
 from unipetl.forms import Features, Heads, Shape, Tokens
 from unipetl.representation import Kind
@@ -34,13 +36,20 @@ def find_sites(model: nn.Module, base: str, architecture: Architecture) -> tuple
         ArchitectureError: a module is not where the table says.
     """
     sites: list[Site] = []
+    embeddings: list[nn.Module | None] = []
     present = 0
     for table in architecture.stacks:
         blocks = find_blocks(model, base, table)
         if blocks is None:
             continue
         present += 1
-        sites.extend(_stack_sites(model, table, join_path(base, table.root), blocks))
+        for site in _stack_sites(model, base, table, join_path(base, table.root), blocks):
+            if site.representation == "embedding":  # two stacks may share the module: it is one place
+                module = find_module(model, site.owner)
+                if any(one is module for one in embeddings):
+                    continue
+                embeddings.append(module)
+            sites.append(site)
     if not present:
         wanted = ", ".join(repr(join_path(join_path(base, table.root), table.blocks)) for table in architecture.stacks)
         raise ArchitectureError(
@@ -77,7 +86,7 @@ def _list(model: nn.Module, path: str) -> nn.ModuleList | nn.Sequential:
     return blocks
 
 
-def _stack_sites(model: nn.Module, table: StackTable, root: str, blocks: list[str]) -> Iterator[Site]:
+def _stack_sites(model: nn.Module, base: str, table: StackTable, root: str, blocks: list[str]) -> Iterator[Site]:
     width = 0
     for layer, block in enumerate(blocks):
         sites: list[Site] = []
@@ -89,14 +98,18 @@ def _stack_sites(model: nn.Module, table: StackTable, root: str, blocks: list[st
                 continue
             sites.extend(_attention_sites(model, table, root, block, layer, attention))
         own_width = next((one.shape.width for one in sites if isinstance(one.shape, Heads)), 0)
-        ffn = _feed_forward_in(model, block, table)
+        ffn = feed_forward_in(model, block, table)
         if ffn is not None:
             sites.extend(_feed_forward_sites(model, table, root, block, layer, ffn, own_width))
-        own_width = own_width or next((one.shape.in_features for one in sites if isinstance(one.shape, Features)), 0)
+        own_width = own_width or next(
+            (one.shape.in_features for one in reversed(sites) if isinstance(one.shape, Features)), 0
+        )
         if own_width:
             yield from sites
             yield _block_site(table, root, block, layer, own_width)
             width = width or own_width
+    if table.embedding:
+        yield _embedding_site(model, base, table, root)
     if not table.tokens or not table.entry:
         return
     entry = Port(join_path(root, table.entry), "output")
@@ -107,16 +120,26 @@ def _stack_sites(model: nn.Module, table: StackTable, root: str, blocks: list[st
     )  # fmt: skip
 
 
+def _embedding_site(model: nn.Module, base: str, table: StackTable, root: str) -> Site:
+    path = join_path(base, table.embedding)
+    module = find_module(model, path)
+    if module is None:
+        raise ArchitectureError(f"{type(model).__name__} has no module {path!r}, which its table names.")
+    start, end = Port(path, "input"), Port(path, "output")
+    common = _Common(table, None, 0, root, start, start)
+    return common.site(f"{table.stack}.embedding", "embedding", path, embedding_shape(module, path), end, end)
+
+
 def _has(model: nn.Module, block: str, *paths: str) -> bool:
     return all(find_module(model, join_path(block, path)) is not None for path in paths)
 
 
-def _feed_forward_in(model: nn.Module, block: str, table: StackTable) -> FeedForwardTable | None:
+def feed_forward_in(model: nn.Module, block: str, table: StackTable) -> FeedForwardTable | None:
     """Return the table of the FFN that a block has; one that none may lack is returned unseen."""
     choices = () if table.feed_forward is None else (table.feed_forward, *table.alternatives)
     for one in choices:
         inner = [part.module for part in (one.up, one.down, one.gate) if part is not None]
-        if _has(model, block, *inner, *([one.reads] if one.reads else [])):
+        if _has(model, block, *inner, *([one.reads] if one.reads else [])) and has_places(model, block, one.experts):
             return one
     return choices[0] if len(choices) == 1 and not choices[0].optional else None
 
@@ -130,7 +153,7 @@ def _attention_sites(
     shapes: dict[str, Features] = {}
     for part in ("query", "key", "value"):
         projection: Projection = getattr(attention, part)
-        port, shape = _projected(model, block, projection)
+        port, shape = projected(model, block, projection)
         shapes[part] = shape
         yield common.site(f"{prefix}.{part}", f"attention.{part}", port.module, shape, port, port, own_input=True)
     output = join_path(block, attention.output)
@@ -144,13 +167,13 @@ def _attention_sites(
     )
     end = Port(output, "output")
     yield common.site(f"{prefix}.output", "attention.output", output, out_shape, end, end, own_input=True)
-    result = _absolute(block, attention.result) if attention.result else end
+    result = absolute(block, attention.result) if attention.result else end
     shape = Features(heads.width, out_shape.out_features)
     yield common.site(prefix, "attention", output, shape, result, result)
 
 
 def _heads(model: nn.Module, block: str, attention: AttentionTable, shapes: dict[str, Features]) -> Heads:
-    head_dim = _attribute(model, join_path(block, attention.core), attention.head_dim)
+    head_dim = attribute_of(model, join_path(block, attention.core), attention.head_dim)
     key_heads = shapes["key"].out_features // head_dim
     return Heads(
         width=linear_shape(model, join_path(block, attention.query.module)).in_features,
@@ -174,23 +197,34 @@ def _feed_forward_sites(
     first = ffn.reads or (ffn.up.module if ffn.up else "")
     reads = Port(join_path(block, first), "input")
     common = _Common(table, None, layer, root, reads, _residual(table, block, ffn.norm, reads))
-    result = _absolute(block, ffn.result)
-    join = _absolute(block, ffn.join) if ffn.join else result
+    result = absolute(block, ffn.result)
+    join = absolute(block, ffn.join) if ffn.join else result
     owner, whole = result.module, Features(width, width)
     if ffn.up is not None and ffn.down is not None:
-        up_port, up = _projected(model, block, ffn.up)
+        up_port, up = projected(model, block, ffn.up)
         yield common.site(f"{prefix}.ffn.up", "ffn.up", up_port.module, up, up_port, up_port, own_input=True)
         if ffn.gate is not None:
-            gate_port, gate = _projected(model, block, ffn.gate)
+            gate_port, gate = projected(model, block, ffn.gate)
             yield common.site(
                 f"{prefix}.ffn.gate", "ffn.gate", gate_port.module, gate, gate_port, gate_port, own_input=True
             )
-        down_port, down = _projected(model, block, ffn.down)
+        down_port, down = projected(model, block, ffn.down)
         owner, inner = down_port.module, Port(down_port.module, "input")
         hidden = Features(up.in_features, down.in_features)
         yield common.site(f"{prefix}.ffn.hidden", "ffn.hidden", owner, hidden, inner, inner)
         yield common.site(f"{prefix}.ffn.down", "ffn.down", owner, down, down_port, down_port, own_input=True)
         whole = Features(up.in_features, down.out_features)
+    inside = [found for one in ffn.experts for found in places_inside(model, block, one)]
+    if not whole.in_features and inside:
+        whole = Features(inside[0].width, inside[0].width)
+    for found in inside:
+        one = common.site(
+            f"{prefix}.ffn.{found.name}", found.representation, found.owner, found.shape, found.port, found.port
+        )
+        yield replace(
+            one, normed=found.reads, residual=found.reads, inside=found.inside, expert=found.expert,
+            stacked=found.stacked,
+        )  # fmt: skip
     yield common.site(f"{prefix}.ffn", "ffn", owner, whole, result, join)
     norm = join_path(block, ffn.norm) if ffn.norm else None
     after = None if table.norm_first else norm
@@ -235,70 +269,3 @@ class _Common:
             owner=owner, shape=shape, value=value, join=join, normed=reads, residual=residual,
             norm_after=norm_after, query=query, stack_root=self.root, softmax=softmax,
         )  # fmt: skip
-
-
-def linear_shape(model: nn.Module, path: str) -> Features:
-    """Return the in and out features of the linear map at ``path`` (Linear, Conv1D, or quantised).
-
-    Raises:
-        ArchitectureError: there is no linear map.
-    """
-    module = find_module(model, path)
-    if module is None:
-        raise ArchitectureError(f"{type(model).__name__} has no module {path!r}, which its table names.")
-    found = linear_features(module)
-    if found is None:
-        raise ArchitectureError(f"{path!r} is a {type(module).__name__}, and not a linear map with known features.")
-    return Features(*found)
-
-
-def linear_features(module: nn.Module) -> tuple[int, int] | None:
-    """Return how many features a module says it reads and gives, or None where it says nothing of the kind."""
-    for reads, gives in (("in_features", "out_features"), ("nx", "nf")):  # the latter: transformers' Conv1D
-        first, second = getattr(module, reads, None), getattr(module, gives, None)
-        if isinstance(first, int) and isinstance(second, int):
-            return first, second
-    return None
-
-
-def _projected(model: nn.Module, block: str, projection: Projection) -> tuple[Port, Features]:
-    path = join_path(block, projection.module)
-    whole = linear_shape(model, path)
-    columns = columns_of(projection, whole.out_features)
-    if columns is None:
-        return Port(path, "output"), whole
-    return Port(path, "output", columns), Features(whole.in_features, columns.features)
-
-
-def columns_of(projection: Projection, out_features: int) -> Columns | None:
-    """Return which of a module's ``out_features`` results are the projection's; None means all."""
-    if projection.columns is not None or projection.parts == 1:
-        return projection.columns
-    size = out_features // projection.parts
-    return Columns(projection.part * size, size)
-
-
-def _absolute(block: str, port: Port) -> Port:
-    return replace(port, module=join_path(block, port.module))
-
-
-def _attribute(model: nn.Module, path: str, name: str) -> int:
-    value = getattr(find_module(model, path), name, None)
-    if not isinstance(value, int):
-        raise ArchitectureError(f"{path!r} has no integer attribute {name!r}, which its table names.")
-    return value
-
-
-def join_path(first: str, second: str) -> str:
-    """Return the path of ``second`` inside ``first``, either of which may be empty."""
-    return f"{first}.{second}" if first and second else first or second
-
-
-def find_module(model: nn.Module, path: str) -> nn.Module | None:
-    """Return the module at ``path``, or None."""
-    found: object = model
-    for part in path.split(".") if path else []:
-        found = getattr(found, part, None)
-        if not isinstance(found, nn.Module):
-            return None
-    return found if isinstance(found, nn.Module) else None

@@ -39,6 +39,7 @@ def _stack(stack: Literal["encoder", "decoder"], *, gated: bool) -> StackTable:
         norm_first=True,
         entry="embed_tokens",
         tokens="embed_tokens",
+        embedding=f"{stack}.embed_tokens",
         causal=decoder,
     )
 

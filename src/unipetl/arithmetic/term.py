@@ -17,7 +17,7 @@ from unipetl.architectures import Architecture
 from unipetl.attaching import Attachment, attach, detach
 from unipetl.attaching.state import Record, state_of, trained_tensors
 from unipetl.errors import CombinationError
-from unipetl.forms import HeadAttention
+from unipetl.forms import ExpertsDelta, HeadAttention
 from unipetl.forms.head_attention import HeadAttentionDelta
 from unipetl.method import Method, Modification, Trained
 from unipetl.planning.places import labelled
@@ -134,6 +134,10 @@ def _live(model: nn.Module, record: Record) -> Term:
     tensors = {key: value for key, value in tensors.items() if not key.startswith("shared/")}
     for one in record.plan.placements:
         delta = record.changes[one.key].delta
+        if isinstance(delta, ExpertsDelta):
+            raise CombinationError(
+                f"{one.key!r} holds the values of several experts at once, with which the arithmetic cannot calculate."
+            )
         if isinstance(delta, HeadAttentionDelta) and delta._shared[0] is not None:
             with torch.no_grad():
                 key, value = delta._shared[0](delta.index)

@@ -10,7 +10,7 @@ from torch import nn
 from unipetl.attaching.ports import Change
 from unipetl.attaching.state import CHILD, Holder, Record
 from unipetl.errors import AttachError
-from unipetl.forms import Delta
+from unipetl.forms import Delta, build_at
 from unipetl.planning import Plan
 
 
@@ -34,7 +34,7 @@ def build(model: nn.Module, plan: Plan, record: Record) -> None:
         record.shared[group.key] = shared
     for one in plan.placements:
         shared = record.shared.get(one.group) if one.group else None
-        change = Change(one.modification, one.modification.form.build(one.shape, shared, one.index))
+        change = Change(one.modification, build_at(one.modification.form, one.shape, shared, one.index))
         _settle(change, model.get_submodule(one.site.owner), record.seed, one.key)
         record.changes[one.key] = change
 

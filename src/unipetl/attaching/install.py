@@ -14,7 +14,9 @@ from torch import nn
 
 from unipetl.architectures import Port
 from unipetl.attaching.entry import EntryHook, PositionHook, VectorsHook
+from unipetl.attaching.experts import EXPERT_HOOKS, install_experts
 from unipetl.attaching.heads import HeadItem, HeadProgram, view_of
+from unipetl.attaching.patches import PatchHook
 from unipetl.attaching.ports import InputHook, Item, OutputHook, Step, Tape
 from unipetl.attaching.prompts import argument_names, install_prompts, is_prompt_hook
 from unipetl.attaching.softmax import SOFTMAX_HOOKS, BeginSoftmax, EndSoftmax, FirstTape, JoinSoftmax, SoftmaxProgram
@@ -60,7 +62,7 @@ def uninstall(model: nn.Module) -> None:
 
 def is_own_hook(hook: Callable[..., Any]) -> bool:
     """Return whether a hook on a module is one that [install][] put there."""
-    own = (InputHook, OutputHook, EntryHook, PositionHook, VectorsHook, *SOFTMAX_HOOKS)
+    own = (InputHook, OutputHook, EntryHook, PositionHook, VectorsHook, *SOFTMAX_HOOKS, *EXPERT_HOOKS)
     return isinstance(hook, own) or is_prompt_hook(hook)
 
 
@@ -69,11 +71,15 @@ class Ports:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
+        self.stacked: set[str] = set()
+        self.convolutions: set[str] = set()
         self.hooks: dict[tuple[str, str], InputHook | OutputHook] = {}
 
     def at(self, port: Port) -> InputHook | OutputHook:
         """Return the hook of one end of a module."""
         make: Callable[[], InputHook | OutputHook] = InputHook if port.side == "input" else OutputHook
+        if port.module in self.convolutions:
+            make = PatchHook
         return self.hooks.setdefault((port.module, port.side), make())
 
     def tape(self, port: Port) -> Tape:
@@ -87,8 +93,11 @@ class Ports:
 
         They stand before hooks of others, so that transformers' recorders of hidden states see the changed ones.
         """
+        install_experts(self.model, {end: hook for end, hook in self.hooks.items() if end[0] in self.stacked})
         for (path, _), hook in self.hooks.items():
             hook.steps.sort(key=lambda step: step.rank)
+            if path in self.stacked:
+                continue
             module = self.model.get_submodule(path)
             if isinstance(hook, InputHook):
                 module.register_forward_pre_hook(hook, with_kwargs=True)
@@ -100,6 +109,10 @@ def _install_change(model: nn.Module, ports: Ports, record: Record, one: Placeme
     site, insertion = one.site, one.modification.insertion
     item = Item(record.changes[one.key])
     port = site.value
+    if site.representation == "embedding" and isinstance(model.get_submodule(site.owner), nn.modules.conv._ConvNd):
+        ports.convolutions.add(site.owner)
+    if site.stacked is not None:
+        ports.stacked |= {end.module for end in (site.value, site.normed) if end is not None}
     if isinstance(insertion, Parallel):
         port = site.join
         reads = site.residual if insertion.reads == "residual" else site.normed

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from unipetl.attaching.state import Record, State
-from unipetl.folding.linear import can_be_dense, why_unreadable
+from unipetl.folding.linear import can_be_dense, parameter_at, why_unreadable, why_unreadable_parameter
 from unipetl.folding.steps import Op, Order, Step
 from unipetl.folding.targets import Anatomy, Target, target_of
 from unipetl.forms import HeadAttention
@@ -75,8 +75,13 @@ def _why_not_weights(anatomy: Anatomy, op: Op, target: Target, packed: set[str],
     if target.side == "norm":
         return None
     for path in modules_of(anatomy, op, target):
+        if op.placement.site.stacked is not None:
+            why = why_unreadable_parameter(parameter_at(anatomy.model, path)[1])
+            if why is not None:
+                return f"{path!r}: {why}"
+            continue
         module = anatomy.model.get_submodule(path)
-        if _places(anatomy.model, module) > 1:
+        if _places(anatomy.model, module) > 1 and op.representation != "embedding":  # which is one place for all
             return f"{path!r} is one module at several places of the model; folding would change all of them"
         why = why_unreadable(module)
         if why is None:
@@ -122,7 +127,7 @@ def chains(anatomy: Anatomy, order: Order) -> Iterable[list[Step]]:
         if representation in ("attention", "ffn", "ffn.residual", "block"):
             continue
         chain = order.at(step.port, representation)
-        if representation in ("attention.output", "ffn.down"):
+        if representation in ("attention.output", "ffn.down") and not step.ops[0].placement.site.inside:
             chain = [*chain, *_ends(anatomy, order, step.ops[0])]
         done.update(id(one) for one in chain)
         yield chain

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unipetl.architectures import Port
+from unipetl.architectures.embeddings import is_patch_convolution
 from unipetl.errors import FoldError
 from unipetl.folding.edits import Edit, SetAttribute, SetModule, SetParameter
 
@@ -34,17 +35,39 @@ def why_unreadable(module: nn.Module) -> str | None:
     """Return why the weight of a linear module cannot be read and written as numbers, or None."""
     weight = module._parameters.get("weight")
     kind = type(module).__name__
-    if weight is None or type(weight) is not nn.Parameter or type(weight.data) is not Tensor:
-        return f"{kind} keeps its weight in a packed form (quantised or sharded)"
-    if weight.dtype not in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
-        return f"{kind} keeps its weight as {str(weight.dtype).removeprefix('torch.')} (quantised)"
-    if weight.is_meta:
-        return f"{kind}: its weight is on the meta device (offloaded)"
-    if weight.dim() != 2 or _sizes(module) is None:
+    why = why_unreadable_parameter(weight)
+    if weight is None or why is not None:
+        return f"{kind} {why}"
+    if isinstance(module, nn.Embedding):
+        if module.max_norm is not None:
+            return f"{kind} renormalises its rows as it reads them"
+        if lookup_scale(module) is None:
+            return f"{kind} computes more than a row of its weight"
+    elif is_patch_convolution(module):
+        pass
+    elif weight.dim() != 2 or _sizes(module) is None:
         return f"{kind} is no linear map with a matrix"
     if any("parametri" in name for name in module._modules):
         return f"{kind} computes its weight from other parameters (a parametrisation)"
     return None
+
+
+def why_unreadable_parameter(weight: nn.Parameter | None) -> str | None:
+    """Return why the values of a parameter cannot be read and written as numbers, or None."""
+    if weight is None or type(weight) is not nn.Parameter or type(weight.data) is not Tensor:
+        return "keeps its weight in a packed form (quantised or sharded)"
+    if weight.dtype not in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        return f"keeps its weight as {str(weight.dtype).removeprefix('torch.')} (quantised)"
+    return "has its weight on the meta device (offloaded)" if weight.is_meta else None
+
+
+def parameter_at(model: nn.Module, path: str) -> tuple[str, nn.Parameter | None]:
+    """Return the weight of the module at ``path``, or the parameter of that path itself, with its name."""
+    owner, _, name = path.rpartition(".")
+    parent = model.get_submodule(owner)
+    if name in parent._parameters:
+        return path, parent._parameters[name]
+    return f"{path}.weight", model.get_submodule(path)._parameters.get("weight")
 
 
 def read(module: nn.Module) -> Affine:
@@ -53,12 +76,30 @@ def read(module: nn.Module) -> Affine:
     assert weight is not None
     dtype = torch.promote_types(weight.dtype, torch.float32)
     matrix = weight.detach().to(dtype)
-    return Affine(matrix.T if transposed(module) else matrix, None if bias is None else bias.detach().to(dtype))
+    if isinstance(module, nn.Embedding):
+        matrix = matrix * (lookup_scale(module) or 1.0)
+    matrix = matrix.T if transposed(module) else matrix.flatten(1)
+    return Affine(matrix, None if bias is None else bias.detach().to(dtype))
+
+
+def lookup_scale(module: nn.Embedding) -> float | None:
+    """Return the factor that a scaled embedding puts on the rows of its weight; None if it does something else."""
+    if type(module).forward is nn.Embedding.forward:
+        return 1.0
+    try:
+        with torch.no_grad():
+            ids = torch.arange(min(module.num_embeddings, 8), device=module.weight.device)
+            rows, made = module.weight[ids], module.forward(ids)
+            scale = float(getattr(module, "embed_scale", getattr(module, "scalar_embed_scale", 1.0)))
+            same = torch.allclose(made, rows * torch.tensor(scale, dtype=rows.dtype, device=rows.device))
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return scale if same and scale else None
 
 
 def transposed(module: nn.Module) -> bool:
-    """Return whether the module keeps W as (in, out), as transformers' Conv1D does."""
-    return _sizes(module) == _SIZES[1]
+    """Return whether the module keeps W as (in, out), as transformers' Conv1D and embeddings do."""
+    return isinstance(module, nn.Embedding) or _sizes(module) == _SIZES[1]
 
 
 def rows(port: Port, features: int) -> Tensor:
@@ -78,13 +119,19 @@ def write(model: nn.Module, path: str, affine: Affine) -> Iterator[Edit]:
     old = module._parameters["weight"]
     assert old is not None
     matrix = affine.weight.T if transposed(module) else affine.weight
+    if isinstance(module, nn.Embedding):
+        if affine.bias is not None:  # a token's number is a vector with a single one, which any constant goes with
+            matrix = matrix + affine.bias
+        yield SetParameter(f"{path}.weight", parameter(matrix / (lookup_scale(module) or 1.0), old, path))
+        return
+    if is_patch_convolution(module):
+        matrix = matrix.view_as(old)
     yield SetParameter(f"{path}.weight", parameter(matrix, old, path))
     if affine.bias is not None:
         before = module._parameters.get("bias")
         yield SetParameter(f"{path}.bias", parameter(affine.bias, old if before is None else before, path))
     names = _sizes(module)
-    assert names is not None
-    for name, size in zip(names, reversed(affine.weight.shape), strict=True):
+    for name, size in zip(names or (), reversed(affine.weight.shape), strict=names is not None):
         if module.__dict__[name] != size:
             yield SetAttribute(path, name, size)
 

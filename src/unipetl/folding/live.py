@@ -20,7 +20,7 @@ from unipetl.errors import FoldError
 from unipetl.folding.algebra import require_finite
 from unipetl.folding.decide import Decision, decide
 from unipetl.folding.edits import Edit, SetConfig, apply_all
-from unipetl.folding.linear import dequantised
+from unipetl.folding.linear import dequantised, parameter_at
 from unipetl.folding.report import Folding, Row, rows_of
 from unipetl.folding.rewrite import Rewriting
 from unipetl.folding.steps import Order, order_of
@@ -253,10 +253,12 @@ def _broken_ties(model: nn.Module, rewriting: Rewriting) -> list[str]:
         names.setdefault(id(parameter), []).append(name)
     found = []
     for path in rewriting.modules():
-        weight = model.get_submodule(path)._parameters["weight"]
-        tied = [name for name in names.get(id(weight), []) if name != f"{path}.weight"]
+        own, weight = parameter_at(model, path)
+        owner = model.get_submodule(own.rpartition(".")[0])
+        others = [name for name in names.get(id(weight), []) if name != own]
+        tied = [name for name in others if model.get_submodule(name.rpartition(".")[0]) is not owner]
         if tied:
-            found.append(f"{path + '.weight'!r} was tied to {tied[0]!r}, which keeps its values")
+            found.append(f"{own!r} was tied to {tied[0]!r}, which keeps its values")
     return found
 
 

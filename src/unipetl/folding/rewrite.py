@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from unipetl.architectures import Port
+from unipetl.attaching.ports import Change
 from unipetl.folding import linear
 from unipetl.folding.algebra import MIRRORED, Units, factors_of, gated, joined, linear_of, mirrored, units_of
 from unipetl.folding.decide import Decision, chains, inputs
@@ -26,6 +28,7 @@ from unipetl.folding.split import SplitActivation
 from unipetl.folding.steps import Op, Order, Step
 from unipetl.folding.targets import Anatomy
 from unipetl.folding.width import Widths, width_settings
+from unipetl.forms import ExpertsDelta
 from unipetl.planning.units import FeedForward
 
 
@@ -147,13 +150,16 @@ class Rewriting:
 
     def _linear(self, path: str) -> list[Edit]:
         """Return the edits of one linear module."""
+        steps = [*self.results.get(path, ()), *self.arguments.get(path, ())]
+        if steps and steps[0].ops[0].placement.site.stacked is not None:
+            return self._stacked(path)
         module = self.anatomy.model.get_submodule(path)
         affine = linear.read(module)
         inner = affine.weight.shape[1]
         for step in self.results.get(path, ()):
-            self._change_result(affine, step)
+            self._change_result(affine, step.port, self._folding(step))
         for step in self.arguments.get(path, ()):
-            self._change_argument(affine, step, inner)
+            self._change_argument(affine, self._folding(step), inner)
         for ffn, units in self.units.values():
             _widen(affine, path, ffn, units)
         if path in self.padding:
@@ -162,12 +168,27 @@ class Rewriting:
             self._say_bias(path)
         return list(linear.write(self.anatomy.model, path, affine))
 
-    def _change_result(self, affine: Affine, step: Step) -> None:
-        rows = linear.rows(step.port, affine.weight.shape[0]).to(affine.weight.device)
+    def _stacked(self, path: str) -> list[Edit]:
+        """Return the edit of a parameter that holds a matrix for each expert."""
+        stacked = self.anatomy.stacked_at(path)
+        old = linear.parameter_at(self.anatomy.model, path)[1]
+        assert old is not None
+        new = torch.empty_like(old.detach())
+        for expert, matrix in enumerate(old.detach()):
+            wide = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
+            affine = Affine(wide.T if stacked.transposed else wide, None)
+            for step in self.results.get(path, ()):
+                self._change_result(affine, step.port, _of_expert(self._folding(step), expert))
+            for step in self.arguments.get(path, ()):
+                self._change_argument(affine, _of_expert(self._folding(step), expert), affine.weight.shape[1])
+            new[expert] = affine.weight.T if stacked.transposed else affine.weight
+        return [SetParameter(path, linear.parameter(new, old, path))]
+
+    def _change_result(self, affine: Affine, port: Port, ops: Sequence[Op]) -> None:
+        rows = linear.rows(port, affine.weight.shape[0]).to(affine.weight.device)
         before = affine.weight[rows]
         bias = None if affine.bias is None else affine.bias[rows]
         weight, shift = before.clone(), None if bias is None else bias.clone()
-        ops = self._folding(step)
         for op in ops:
             if op.kind == "factor":
                 factors = factors_of(op, before)
@@ -184,7 +205,7 @@ class Rewriting:
                 if op.reads_h and bias is not None:
                     shift = _sum(shift, change.up @ (change.down @ bias))
                 shift = _sum(shift, change.constant)
-        if len(rows) == affine.weight.shape[0] and step.port.columns is None:
+        if len(rows) == affine.weight.shape[0] and port.columns is None:
             affine.weight, affine.bias = weight, shift
             return
         affine.weight = affine.weight.index_copy(0, rows, weight)
@@ -192,9 +213,8 @@ class Rewriting:
             whole = affine.weight.new_zeros(affine.weight.shape[0]) if affine.bias is None else affine.bias
             affine.bias = whole.index_copy(0, rows, shift)
 
-    def _change_argument(self, affine: Affine, step: Step, inner: int) -> None:
+    def _change_argument(self, affine: Affine, ops: Sequence[Op], inner: int) -> None:
         """Change the first ``inner`` columns: those of new hidden units stand behind them."""
-        ops = self._folding(step)
         weight, rest = affine.weight[:, :inner], affine.weight[:, inner:]
         result = weight.clone()
         for op in ops:
@@ -227,6 +247,19 @@ class Rewriting:
                 own = self.anatomy.model.get_submodule(ffn.activation_path)
                 edits.append(SetModule(ffn.activation_path, SplitActivation(own, parts).train(own.training)))
         return edits
+
+
+def _of_expert(ops: Sequence[Op], expert: int) -> list[Op]:
+    """Return the changes as one expert has them, without those for which it was not chosen."""
+    found = []
+    for op in ops:
+        assert isinstance(op.change.delta, ExpertsDelta)
+        delta = op.change.delta.of(expert)
+        if delta is not None:
+            change = Change(op.change.modification, delta)
+            change.scale = op.change.scale
+            found.append(Op(op.record, op.placement, change))
+    return found
 
 
 def _widen(affine: Affine, path: str, ffn: FeedForward, units: Sequence[Units]) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from unipetl.architectures import Port, Site
+from unipetl.architectures import Port, Site, Stacked
 from unipetl.composition import Gate
 from unipetl.errors import PlanError
 from unipetl.folding.steps import Op
@@ -41,14 +41,18 @@ class Anatomy:
     def __init__(self, model: nn.Module, sites: Sequence[Site]) -> None:
         self.model = model
         self.sites = tuple(sites)
-        self._by_place = {(s.stack_root, s.layer, s.kind, s.representation): s for s in self.sites}
+        self._by_place = {(s.stack_root, s.layer, s.kind, s.inside, s.expert, s.representation): s for s in self.sites}
         self._ffns: dict[tuple[str, int], FeedForward | str] = {}
         self._same: dict[tuple[str, str], str | None] = {}
 
     def beside(self, site: Site, representation: str) -> Site | None:
-        """Return the site of ``representation`` in the same sub-layer."""
+        """Return the site of ``representation`` in the same sub-layer; inside a mixture, of the same expert."""
         kind = site.kind if representation.startswith("attention") else None
-        return self._by_place.get((site.stack_root, site.layer, kind, representation))
+        return self._by_place.get((site.stack_root, site.layer, kind, site.inside, site.expert, representation))
+
+    def stacked_at(self, path: str) -> Stacked:
+        """Return how the parameter at ``path`` holds the matrices of experts."""
+        return next(s.stacked for s in self.sites if s.stacked is not None and s.value.module == path)
 
     def feed_forward(self, site: Site) -> FeedForward | str:
         """Return the FFN of the layer of ``site``, or why it cannot be told."""
@@ -113,7 +117,10 @@ def target_of(op: Op, anatomy: Anatomy) -> Target | str:
         return _inside_attention(op)
     if op.kind == "other":
         return _unknown(op)
-    if name in PROJECTIONS:
+    form = op.placement.modification.form
+    if site.stacked is not None and op.kind == "linear" and isinstance(form, Bottleneck) and form.bias:
+        return "it adds a bias, for which the experts' parameters have no place"
+    if name in PROJECTIONS or name == "embedding":
         return _affine_only(op) or Target(site.value.module, "output")
     if name in ("attention.heads", "ffn.hidden"):
         if op.parallel:

@@ -1,7 +1,8 @@
 """The functional forms. A third party's form is a subclass of [Form][] and needs no registration."""
 
 from unipetl.forms.bottleneck import Bottleneck
-from unipetl.forms.form import Delta, Features, Form, Heads, Shape, Tokens
+from unipetl.forms.experts import ExpertsDelta, Visit, build_at, paper_parameters_at
+from unipetl.forms.form import Delta, Experts, Features, Form, Heads, Shape, Tokens
 from unipetl.forms.head_attention import HeadAttention, Mlp
 from unipetl.forms.low_rank import LowRank
 from unipetl.forms.prompt import Prompt
@@ -13,6 +14,8 @@ __all__ = [
     "FORMS",
     "Bottleneck",
     "Delta",
+    "Experts",
+    "ExpertsDelta",
     "Features",
     "Form",
     "HeadAttention",
@@ -23,4 +26,7 @@ __all__ = [
     "Rescale",
     "Shape",
     "Tokens",
+    "Visit",
+    "build_at",
+    "paper_parameters_at",
 ]

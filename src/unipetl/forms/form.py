@@ -27,10 +27,23 @@ LAYER_NORM_EPS = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """A place that maps vectors to vectors: reads ``in_features`` numbers, changes ``out_features``."""
+    """A place that maps vectors to vectors: reads ``in_features`` numbers, changes ``out_features``.
+
+    Where it is a ``lookup`` it reads a whole number below ``in_features``, which stands for a vector with a one there.
+    """
 
     in_features: int
     out_features: int
+    lookup: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """Places of one shape ``each``, of which every token visits a few: those chosen of ``total`` experts."""
+
+    each: Features
+    total: int
+    chosen: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +64,7 @@ class Tokens:
     width: int
 
 
-Shape = Features | Heads | Tokens
+Shape = Features | Heads | Tokens | Experts
 
 
 class Delta(nn.Module):

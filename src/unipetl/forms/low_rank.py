@@ -26,6 +26,8 @@ class LowRank(Form):
         rank: r.
         dropout: probability, on what it reads.
         init: ``lora`` starts at zero change (W_down Kaiming-uniform, W_up 0); ``bert`` draws both from N(0, 0.02).
+            Where W_down is looked up by a token's number, ``lora`` makes W_down 0 and W_up Kaiming-uniform, so that
+            tokens that training never sees stay what they were.
     """
 
     tag: ClassVar[str] = "low_rank"
@@ -62,6 +64,7 @@ class LowRankDelta(Delta):
     def __init__(self, form: LowRank, shape: Features) -> None:
         super().__init__()
         self.form = form
+        self.lookup = shape.lookup
         self.down = nn.Parameter(torch.empty(form.rank, shape.in_features))
         self.up = nn.Parameter(torch.empty(shape.out_features, form.rank))
 
@@ -70,12 +73,17 @@ class LowRankDelta(Delta):
         if self.form.init == "bert":
             normal_(self.down, generator)
             normal_(self.up, generator)
+        elif self.lookup:
+            zero_(self.down)
+            uniform_(self.up, generator, 1 / math.sqrt(self.up.shape[1]))
         else:
             uniform_(self.down, generator, 1 / math.sqrt(self.down.shape[1]))
             zero_(self.up)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (..., in_features) to (..., out_features), in the dtype of ``x``."""
+        """Map (..., in_features) to (..., out_features), in the dtype of ``x``; a lookup maps numbers (...) so."""
+        if self.lookup:
+            return nn.functional.linear(nn.functional.embedding(x, self.down.T), self.up)
         if self.form.dropout:
             x = nn.functional.dropout(x, self.form.dropout, self.training)
         z = nn.functional.linear(x, self.down.to(x.dtype))

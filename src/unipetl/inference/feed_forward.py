@@ -22,18 +22,18 @@ def feed_forward_of(
     trace: Trace, model: nn.Module, block: str, attention: frozenset[str]
 ) -> tuple[FeedForwardTable, Joint] | None:
     """Return the FFN of a block, or None; ``attention`` are the linear maps that belong to attentions."""
-    mixture = _mixture(trace, block, attention)
+    mixture = mixture_of(trace, block, attention)
     calls = [call for call in trace.within(block) if call.leaf is not None and call.path not in attention]
     attending = _attending(trace, model, block)
     calls = [call for call in calls if not any(f"{call.path}.".startswith(f"{path}.") for path in attending)]
     dense = [c for c in calls if not EXPERTS.search(c.path[len(block) :])]
     if mixture is not None:
         dense = [call for call in dense if not f"{call.path}.".startswith(f"{mixture.path}.")]
-    pair = _pair(dense)
+    pair = pair_of(dense)
     if pair is None:
         return None if mixture is None else _mixture_table(trace, block, mixture)
     ups, down = pair
-    made = _roles(ups, down)
+    made = roles_of(ups, down)
     if made is None:
         return None
     up, gate, first = made
@@ -62,7 +62,7 @@ def _attending(trace: Trace, model: nn.Module, block: str) -> set[str]:
     return found
 
 
-def _pair(calls: list[Call]) -> tuple[dict[str, tuple[Call, Tensor]], Call] | None:
+def pair_of(calls: list[Call]) -> tuple[dict[str, tuple[Call, Tensor]], Call] | None:
     """Return the last linear map that other ones act on, with those; the widest inside, where there are several."""
     best, widest = None, 0
     for down in calls:
@@ -81,7 +81,7 @@ def _pair(calls: list[Call]) -> tuple[dict[str, tuple[Call, Tensor]], Call] | No
     return best
 
 
-def _roles(ups: dict[str, tuple[Call, Tensor]], down: Call) -> tuple[Projection, Projection | None, Call] | None:
+def roles_of(ups: dict[str, tuple[Call, Tensor]], down: Call) -> tuple[Projection, Projection | None, Call] | None:
     """Tell the gate from the map that the result is linear in: scaling the latter scales the result."""
     assert down.read is not None
     calls = [call for call, _ in ups.values()]
@@ -93,14 +93,14 @@ def _roles(ups: dict[str, tuple[Call, Tensor]], down: Call) -> tuple[Projection,
             return Projection(calls[0].path), None, calls[0]
         if leaf.shape[-1] != 2 * inner:
             return None
-        halves = [_slope(down, calls[0], slice(0, inner)), _slope(down, calls[0], slice(inner, None))]
-        if _alike(halves) and min(halves) > _EXACT:
+        halves = [slope_of(down, calls[0], slice(0, inner)), slope_of(down, calls[0], slice(inner, None))]
+        if alike(halves) and min(halves) > _EXACT:
             return None  # neither half is the up projection: they are laid out otherwise
-        up = 0 if halves[0] < halves[1] and not _alike(halves) else 1
+        up = 0 if halves[0] < halves[1] and not alike(halves) else 1
         return Projection(calls[0].path, up, 2), Projection(calls[0].path, 1 - up, 2), calls[0]
-    slopes = [_slope(down, call, slice(None)) for call in calls]
+    slopes = [slope_of(down, call, slice(None)) for call in calls]
     linear = [one == min(slopes) for one in slopes]
-    if _alike(slopes):
+    if alike(slopes):
         linear = [not re.search(r"gate|wi_0|w1|act", call.path.rpartition(".")[2]) for call in calls]
         if linear[0] == linear[1]:
             return None
@@ -112,7 +112,7 @@ def _roles(ups: dict[str, tuple[Call, Tensor]], down: Call) -> tuple[Projection,
 _EXACT, _CLEARER = 1e-4, 4
 
 
-def _slope(down: Call, call: Call, columns: slice) -> float:
+def slope_of(down: Call, call: Call, columns: slice) -> float:
     """Return how far what ``down`` reads is from homogeneous of degree one in some columns of a map's result.
 
     By Euler's theorem a homogeneous function is the sum of its derivatives times its arguments; 0 is exact.
@@ -126,12 +126,12 @@ def _slope(down: Call, call: Call, columns: slice) -> float:
     return float((part - terms.sum()).abs() / terms.abs().sum().clamp(min=1e-300))
 
 
-def _alike(slopes: list[float]) -> bool:
+def alike(slopes: list[float]) -> bool:
     """Whether neither of two maps is clearly the one that the result is linear in."""
     return max(slopes) <= _EXACT or max(slopes) <= _CLEARER * min(slopes)
 
 
-def _mixture(trace: Trace, block: str, attention: frozenset[str]) -> Call | None:
+def mixture_of(trace: Trace, block: str, attention: frozenset[str]) -> Call | None:
     """Return the call of a mixture of experts: what has experts inside, or is called so, and is no attention.
 
     Every class of a family may be called so in front (``Qwen3MoeAttention``, ``Qwen3MoeMLP``).

@@ -16,9 +16,11 @@ from unipetl.errors import ArchitectureError
 from unipetl.inference.ambient import undisturbed
 from unipetl.inference.attention import Seen, attentions_of
 from unipetl.inference.blocks import Found, find_stacks
+from unipetl.inference.embedding import embedding_of
 from unipetl.inference.feed_forward import feed_forward_of
 from unipetl.inference.flow import equal
 from unipetl.inference.inputs import example_inputs
+from unipetl.inference.mixtures import experts_of
 from unipetl.inference.names import names_of
 from unipetl.inference.residual import Joint
 from unipetl.inference.tracing import Trace, trace
@@ -143,7 +145,11 @@ def _stack(model: nn.Module, seen: Trace, found: Found, name: str, base: str) ->
     for block in executed:
         heads = attentions_of(seen, model, block)
         own = frozenset().union(*(one.linears for one in heads))
-        seen_in.append((block, heads, feed_forward_of(seen, model, block, own)))
+        ffn = feed_forward_of(seen, model, block, own)
+        if ffn is not None:
+            experts, closed = experts_of(seen, block, own)
+            ffn = replace(ffn[0], experts=experts, closed=closed), ffn[1]
+        seen_in.append((block, heads, ffn))
     joints = [one.joint for _, heads, _ in seen_in for one in heads] + [ffn[1] for _, _, ffn in seen_in if ffn]
     if not joints:
         raise ArchitectureError(f"{found.pattern!r}: neither an attention nor an FFN was understood in its layers.")
@@ -157,6 +163,7 @@ def _stack(model: nn.Module, seen: Trace, found: Found, name: str, base: str) ->
     causal = _causal(model, seen, executed[0]) or name == "decoder"
     entry, tokens = _entry(model, seen, inside, executed[0])
     choices = _choices(forwards)
+    blocks = {block for stack in find_stacks(model) for block in stack.blocks}
     return StackTable(
         stack=name,
         root=root,
@@ -170,6 +177,7 @@ def _stack(model: nn.Module, seen: Trace, found: Found, name: str, base: str) ->
         norm_first=norm_first,
         entry=entry,
         tokens=tokens,
+        embedding=embedding_of(seen, model, inside, executed[0], blocks).removeprefix(f"{base}." if base else ""),
         prompt_at="tokens" if entry == tokens else "entry",
         rotary=_rotary(model, inside),
         causal=causal,
@@ -187,13 +195,13 @@ def _ordered(table: _Table, joint: Joint, block: str, norm_first: bool) -> _Tabl
 
 
 def _choices(forwards: Sequence[FeedForwardTable | None]) -> list[FeedForwardTable]:
-    """Return the different FFNs of a stack: those with projections first, the most frequent first.
+    """Return the different FFNs of a stack: those with projections first, then mixtures, the most frequent first.
 
-    The first one that a block has is taken there. A mixture is known by one module alone, whose name a plain FFN of
-    another layer may have too.
+    The first one that a block has is taken there. A mixture whose experts are not understood is known by one module
+    alone, whose name a plain FFN of another layer may have too.
     """
     counts = Counter(one for one in forwards if one is not None)
-    return sorted(counts, key=lambda one: (one.up is None, -counts[one]))
+    return sorted(counts, key=lambda one: (one.up is None, not one.experts, -counts[one]))
 
 
 def _projections(one: AttentionTable) -> tuple[str, ...]:

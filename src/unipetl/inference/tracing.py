@@ -7,7 +7,8 @@ the columns of a fused projection are told apart, however they are laid out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -16,7 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from unipetl.architectures.stacked import OnProduct, StackedMatrices, stacked_parameters
+from unipetl.errors import AttachError
+from unipetl.forms import Visit
 from unipetl.inference.linear import is_linear
+
+#: How modules of experts are called, or their classes.
+EXPERTS = re.compile(r"expert|moe", re.IGNORECASE)
 
 
 @dataclass(eq=False)
@@ -28,6 +35,7 @@ class Call:
         start, end: times, counted in module calls and returns.
         read: the first tensor among the arguments; ``gave`` the result, or the first of several.
         leaf: for a linear map, the result cut loose.
+        visit: for a product with a stacked parameter, which experts made it; ``path`` then is the parameter's.
     """
 
     path: str
@@ -37,6 +45,7 @@ class Call:
     read: Tensor | None = None
     gave: Tensor | None = None
     leaf: Tensor | None = None
+    visit: Visit | None = None
 
 
 @dataclass(eq=False)
@@ -79,9 +88,13 @@ class Attention:
 
 @dataclass
 class Trace:
-    """Everything seen in one forward pass; ``calls`` are in the order in which they began."""
+    """Everything seen in one forward pass; ``calls`` are in the order in which they began.
+
+    ``products`` are those of experts with the matrices they keep in one parameter.
+    """
 
     calls: list[Call] = field(default_factory=list)
+    products: list[Call] = field(default_factory=list)
     attentions: list[Attention] = field(default_factory=list)
 
     def first(self, path: str) -> Call | None:
@@ -91,13 +104,14 @@ class Trace:
     def add(self, other: Trace, path: str) -> None:
         """Add what was seen of the module at ``path``, watched on its own."""
         later = max((call.end for call in self.calls), default=0) + 1
-        for call in other.calls:
+        for call in (*other.calls, *other.products):
             call.path = f"{path}.{call.path}" if call.path else path
             call.start, call.end = call.start + later, call.end + later
         for one in other.attentions:
             one.path, one.time = (f"{path}.{one.path}" if one.path else path), one.time + later
         self.calls = [call for call in self.calls if not f"{call.path}.".startswith(f"{path}.")] + other.calls
         self.attentions += other.attentions
+        self.products = [one for one in self.products if not f"{one.path}.".startswith(f"{path}.")] + other.products
 
     def within(self, path: str) -> list[Call]:
         """Return the calls of what is inside the first call of the module at ``path``, itself included."""
@@ -114,7 +128,14 @@ def trace(model: nn.Module, inputs: Mapping[str, Any]) -> Trace:
     The model is as it was afterwards: hooks, modes, flags, gradients, what its modules note down during a call, and
     random numbers.
     """
-    watcher = _Watcher()
+    try:
+        return _watched(model, inputs, products=True)
+    except AttachError:  # experts that compute with their parameters in another way than by products
+        return _watched(model, inputs, products=False)
+
+
+def _watched(model: nn.Module, inputs: Mapping[str, Any], *, products: bool) -> Trace:
+    watcher = _Watcher(products=products)
     devices = sorted({one.device.index for one in model.parameters() if one.device.type == "cuda"})
     same_random = torch.random.fork_rng(devices=devices)
     kept = _noting(model), watcher.watching(model), _evaluating(model), _frozen(model), same_random
@@ -126,9 +147,10 @@ def trace(model: nn.Module, inputs: Mapping[str, Any]) -> Trace:
 
 
 class _Watcher(TorchFunctionMode):
-    def __init__(self) -> None:
+    def __init__(self, *, products: bool) -> None:
         super().__init__()
         self.trace = Trace()
+        self.products = products
         self.open: list[Call] = []
         self.time = 0
         self.fused = 0
@@ -167,25 +189,48 @@ class _Watcher(TorchFunctionMode):
             for path, module in model.named_modules():
                 if ".unipetl." in f".{path}.":
                     continue
-                handles.append(module.register_forward_pre_hook(self._enter(path), with_kwargs=True, prepend=True))
+                handles.append(
+                    module.register_forward_pre_hook(self._enter(path, module), with_kwargs=True, prepend=True)
+                )
                 handles.append(module.register_forward_hook(self._leave))
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _enter(self, path: str) -> Any:
+    def _enter(self, path: str, module: nn.Module) -> Any:
+        expert = self.products and EXPERTS.search(f"{path}.{type(module).__name__}")
+        stacked = stacked_parameters(module) if expert else []
+
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
             call = Call(path, module, self.time)
             call.read = self._kept(_first(args, kwargs))
             self.time += 1
             self.trace.calls.append(call)
             self.open.append(call)
+            for name in stacked:
+                weight = module._parameters[name]
+                assert weight is not None
+                module.__dict__[name] = StackedMatrices(weight, self._multiply(module, f"{path}.{name}"), name)
 
         return enter
 
+    def _multiply(self, module: nn.Module, path: str) -> OnProduct:
+        """Return what notes down every product with a stacked parameter, and cuts its result loose."""
+
+        def multiply(x: Tensor, visit: Visit, compute: Callable[[Tensor], Tensor]) -> Tensor:
+            call = Call(path, module, self.time, self.time + 1, read=self._kept(x), visit=visit)
+            self.time += 2
+            call.leaf = call.gave = compute(x).detach().requires_grad_(True)
+            self.trace.products.append(call)
+            return call.leaf.clone()
+
+        return multiply
+
     def _leave(self, module: nn.Module, _: Any, output: Any) -> Any:
         call = self.open.pop()
+        for name in module._parameters:
+            module.__dict__.pop(name, None)  # a stand-in of _enter's
         call.end = self.time
         self.time += 1
         gave = _result(output)

@@ -58,6 +58,7 @@ class Plan:
         stacks: for each stack its module, the module whose result enters its blocks (or ""), and its first block.
         head: the parameters of the task head, if there is one.
         base_parameters: size of the model itself.
+        notes: what the method names and the plan does not reach, one sentence each.
     """
 
     method: Method
@@ -71,6 +72,7 @@ class Plan:
     stacks: tuple[tuple[str, str, str], ...]
     head: tuple[str, ...]
     base_parameters: int
+    notes: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -136,7 +138,7 @@ class Plan:
             "model_class": self.model_class, "model_type": self.model_type, "method": self.method.plain(),
             "rows": self.rows(), "trained": dict(self.trained),
             "parameters": self.parameters, "share": self.share, "paper_parameters": self.paper_parameters,
-            "paper_share": self.paper_share, "base_parameters": self.base_parameters,
+            "paper_share": self.paper_share, "base_parameters": self.base_parameters, "notes": list(self.notes),
         }  # fmt: skip
 
     def __str__(self) -> str:
@@ -157,4 +159,4 @@ class Plan:
             f"{self.model_class}: {self.parameters:,} of {self.base_parameters:,} parameters trained "
             f"({self.share:.3%}); by the paper's rule {self.paper_parameters:,} ({self.paper_share:.3%})."
         )
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])

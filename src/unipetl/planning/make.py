@@ -15,7 +15,7 @@ from unipetl.errors import ArchitectureError, PlanError
 from unipetl.inference import Inferred, base_path, infer, infer_from_shapes
 from unipetl.method import Method
 from unipetl.planning.blueprint import Plan
-from unipetl.planning.places import place
+from unipetl.planning.places import place, unreached
 from unipetl.planning.trained import STATE, head_parameters, is_task_head, trained_parameters
 from unipetl.planning.versions import check_transformers
 from unipetl.sense import refuse_nonsense
@@ -65,6 +65,7 @@ def plan(
         stacks=_entries(sites),
         head=head if is_task_head(module) else (),
         base_parameters=sum(sizes.values()),
+        notes=unreached(method, module, base, table),
     )
 
 

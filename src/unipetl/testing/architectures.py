@@ -33,6 +33,7 @@ SMALL: Mapping[str, str] = {
     "pfeiffer, official": "pfeiffer(rank=3, variant=official)",
     "lora": "lora(rank=2)",
     "lora everywhere": "lora(rank=2, at=all)",
+    "lora of embeddings": "lora(rank=2, at=embedding)",
     "parallel_adapter": "parallel_adapter(rank=3, at=both)",
     "parallel_adapter, official": "parallel_adapter(rank=3, at=both, variant=official)",
     "multi_head_parallel_adapter": "multi_head_parallel_adapter(rank=4)",

@@ -96,6 +96,33 @@ def scatter(attachment: Attachment, *, seed: int = 0, size: float = 0.3) -> Atta
     return attachment
 
 
+class Visits:
+    """Which experts that are modules of their own computed in a ``with`` block: only those get gradients."""
+
+    def __init__(self, model: nn.Module, attachment: Attachment) -> None:
+        self.model = model
+        self.keys = {one.key: one.site.owner for one in attachment.plan.placements if one.site.expert is not None}
+        self.seen: set[str] = set()
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Visits:
+        """Begin to watch."""
+        for owner in set(self.keys.values()):
+            see = lambda *_, owner=owner: self.seen.add(owner)  # noqa: E731
+            self._handles.append(self.model.get_submodule(owner).register_forward_hook(see))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop watching."""
+        for handle in self._handles:
+            handle.remove()
+
+    def idle(self, name: str) -> bool:
+        """Return whether a tensor of the attachment belongs to an expert that no token visited."""
+        key = name.rpartition("/")[0]
+        return key in self.keys and self.keys[key] not in self.seen
+
+
 def changes(method: Any) -> bool:
     """Return whether ``method`` modifies any representation."""
     return bool(parse(method).modifications)

@@ -30,6 +30,7 @@ from unipetl.testing.models import randomize
 METHODS: Mapping[str, str] = {
     "lora": "lora(rank=2)",
     "lora everywhere": "lora(rank=2, at=all)",
+    "lora of embeddings": "lora(rank=2, at=embedding)",
     "adapter": "adapter(rank=3)",
     "houlsby": "houlsby(rank=3)",
     "pfeiffer": "pfeiffer(rank=3)",

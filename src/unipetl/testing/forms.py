@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unipetl import axis
-from unipetl.forms import Delta, Features, Form, Heads, Rescale, Shape, Tokens
+from unipetl.forms import Delta, Experts, Features, Form, Heads, Rescale, Shape, Tokens
 from unipetl.testing.compare import close, require, same
 
 #: Shapes with no two sizes equal that need not be.
@@ -73,6 +73,7 @@ def _inputs(shape: Shape, dtype: torch.dtype = torch.float32) -> Tensor:
     if isinstance(shape, Heads):
         size: tuple[int, ...] = (_ROWS, shape.query_heads, _POSITIONS, shape.key_dim)
     else:
+        assert not isinstance(shape, Experts)
         size = (_ROWS, _POSITIONS, shape.width if isinstance(shape, Tokens) else shape.in_features)
     return torch.randn(size, generator=generator).to(dtype)
 
@@ -117,6 +118,7 @@ def _check_results(form: Form, delta: Delta, shape: Shape) -> None:
     elif isinstance(shape, Heads):
         wanted = (_ROWS, shape.query_heads, _POSITIONS, shape.value_dim)
     else:
+        assert isinstance(shape, Features)
         wanted = (_ROWS, _POSITIONS, shape.out_features)
     require(tuple(result.shape) == wanted, f"the change has shape {tuple(result.shape)} instead of {wanted}.")
     if not isinstance(form, Rescale):

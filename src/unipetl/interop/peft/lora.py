@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unipetl.attaching.state import Record
 from unipetl.composition import Add
 from unipetl.errors import InteropError
-from unipetl.folding.linear import rows
+from unipetl.folding.linear import lookup_scale, rows
 from unipetl.folding.steps import Op
 from unipetl.forms import Bottleneck, LowRank
 from unipetl.forms.bottleneck import BottleneckDelta
@@ -96,15 +96,18 @@ def read(folder: Folder, places: Places) -> Wanted:
         if own_path not in places.results:
             raise InteropError(
                 f"LoRA of {path!r}: no representation of the design space; those are the projections of attention "
-                "and FFN."
+                "and FFN, and embeddings."
             )
         scale = _scale(folder, path, pair["A"].shape[0])
         bias = pair.get("bias")
         for site, down, up, part in _parts(places, own_path, pair["A"], pair["B"], bias):
             values[site.name] = {"down": down, "up": up, **({} if part is None else {"up_bias": part})}
-            specs[site.name] = Spec(
-                down.shape[0], scale, float(folder.setting("lora_dropout", (int, float), 0.0)), part is not None
-            )
+            module = places.model.get_submodule(own_path)
+            if isinstance(module, nn.Embedding):
+                _refuse_scaled(module, path)
+            lookup = isinstance(module, nn.Embedding)  # PEFT drops nothing there
+            dropout = 0.0 if lookup else float(folder.setting("lora_dropout", (int, float), 0.0))
+            specs[site.name] = Spec(down.shape[0], scale, dropout, part is not None)
     return Wanted(_modifications(places, specs), values, rest)
 
 
@@ -123,15 +126,17 @@ def _modifications(places: Places, specs: Mapping[str, Spec]) -> tuple[Modificat
 
 
 def _pairs(folder: Folder) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
-    endings = {".lora_A.weight": "A", ".lora_B.weight": "B", ".lora_B.bias": "bias"}
+    endings = {
+        ".lora_A.weight": "A", ".lora_B.weight": "B", ".lora_B.bias": "bias",
+        ".lora_embedding_A": "A", ".lora_embedding_B": "B",
+    }  # fmt: skip
     pairs: dict[str, dict[str, Tensor]] = {}
     rest: dict[str, Tensor] = {}
     for key, value in folder.tensors.items():
         ending = next((one for one in endings if key.endswith(one)), None)
         if ending is not None and key.startswith(PREFIX):
-            pairs.setdefault(key.removeprefix(PREFIX).removesuffix(ending), {})[endings[ending]] = value
-        elif ".lora_embedding_" in key:
-            raise InteropError(f"tensor {key!r}: LoRA of an embedding is no representation of the design space.")
+            matrix = value.flatten(1) if value.dim() > 2 else value  # of a convolution: one row for each patch
+            pairs.setdefault(key.removeprefix(PREFIX).removesuffix(ending), {})[endings[ending]] = matrix
         elif ".lora_" in key:
             raise InteropError(f"tensor {key!r} belongs to a variant of LoRA that unipetl does not have.")
         else:
@@ -241,13 +246,15 @@ def write(record: Record, places: Places) -> tuple[dict[str, Any], dict[str, Ten
         down, up, bias, scale = _joined(model, path, ops)
         ranks[path] = down.shape[0]
         alphas[path], up = _alpha(scale, down.shape[0], up)
-        tensors[f"{PREFIX}{path}.lora_A.weight"] = down
-        tensors[f"{PREFIX}{path}.lora_B.weight"] = up
+        tensors |= _named(model, path, down, up)
         if biased:
             tensors[f"{PREFIX}{path}.lora_B.bias"] = bias
-    dropouts = {
-        float(getattr(op.placement.modification.form, "dropout", 0.0)) for ops in grouped.values() for op in ops
-    }
+    every = [op for ops in grouped.values() for op in ops]
+    lookups = [op for op in every if isinstance(model.get_submodule(op.port.module), nn.Embedding)]
+    if lookups and biased:
+        raise InteropError("PEFT's lora_bias goes with no embedding; leave the bottlenecks' biases out.")
+    dropouts = {float(getattr(op.placement.modification.form, "dropout", 0.0)) for op in every if op not in lookups}
+    dropouts = dropouts or {0.0}
     if len(dropouts) > 1:
         raise InteropError(f"PEFT has one lora_dropout for all modules; here there are {sorted(dropouts)}.")
     rank, alpha = _usual(ranks.values()), _usual(alphas.values())
@@ -261,14 +268,41 @@ def write(record: Record, places: Places) -> tuple[dict[str, Any], dict[str, Ten
     return config, tensors, set(grouped)
 
 
+def _named(model: nn.Module, path: str, down: Tensor, up: Tensor) -> dict[str, Tensor]:
+    """Return A and B under PEFT's names, and in its shapes: a convolution's A is a convolution, and B one of size 1."""
+    module = model.get_submodule(path)
+    if isinstance(module, nn.Embedding):
+        _refuse_scaled(module, path)
+        if path not in dict(model.named_modules()):
+            raise InteropError(f"{path!r} is an embedding that several stacks share; PEFT knows it by another path.")
+        return {f"{PREFIX}{path}.lora_embedding_A": down, f"{PREFIX}{path}.lora_embedding_B": up}
+    if isinstance(module, nn.modules.conv._ConvNd):
+        ones = [1] * len(module.kernel_size)
+        down, up = down.view(-1, module.in_channels, *module.kernel_size), up.view(*up.shape, *ones)
+    return {f"{PREFIX}{path}.lora_A.weight": down, f"{PREFIX}{path}.lora_B.weight": up}
+
+
+def _refuse_scaled(module: nn.Embedding, path: str) -> None:
+    if lookup_scale(module) != 1.0:
+        raise InteropError(
+            f"LoRA of {path!r}: this embedding scales its vectors, and versions of PEFT differ in whether the scale is "
+            "on the LoRA, too."
+        )
+
+
 def _refuse_foreign(op: Op) -> None:
     site, one = op.placement.site, op.placement.modification
+    if site.stacked is not None:
+        raise InteropError(
+            f"{op.placement.key!r}: each expert has a LoRA of its own, on a part of a parameter; PEFT's files have "
+            "one for a whole parameter (target_parameters), in an order of its own. unipetl.save keeps every method."
+        )
     if op.kind != "linear":
         raise InteropError(
             f"{op.placement.key!r}: PEFT's LoRA is a linear change of a projection; it has no {one.form.tag!r} here. "
             "unipetl.save keeps every method."
         )
-    if not op.parallel or site.representation not in PROJECTIONS:
+    if not op.parallel or site.representation not in (*PROJECTIONS, "embedding"):
         raise InteropError(
             f"{op.placement.key!r}: PEFT's LoRA reads what its projection reads; a {type(one.insertion).tag} change of "
             f"{site.representation!r} is none."

@@ -13,9 +13,10 @@ from typing import Any
 from torch import nn
 
 from unipetl.architectures import Site
+from unipetl.architectures.embeddings import embedding_shape
 from unipetl.errors import InteropError, nearest
 from unipetl.folding.linear import transposed
-from unipetl.method import Modification
+from unipetl.method import Method, Modification
 from unipetl.planning import plan, sites_of
 from unipetl.representation import PROJECTIONS
 
@@ -49,7 +50,9 @@ class Places:
         self.results: dict[str, list[Site]] = {}
         self.arguments: dict[str, list[Site]] = {}
         for site in self.sites:
-            if site.representation in PROJECTIONS:
+            if site.stacked is not None:
+                continue  # a parameter and no module: PEFT's target_modules do not name it
+            if site.representation in (*PROJECTIONS, "embedding"):
                 self.results.setdefault(site.value.module, []).append(site)
             elif site.representation in ARGUMENTS:
                 self.arguments.setdefault(site.value.module, []).append(site)
@@ -76,12 +79,16 @@ class Places:
 
     def fan_in_fan_out(self, paths: Iterable[str]) -> bool:
         """Return whether the projections keep their weights transposed, as transformers' Conv1D does."""
-        return any(transposed(self.model.get_submodule(path)) for path in paths)
+        modules = [self.model.get_submodule(path) for path in paths]
+        return any(transposed(one) and not isinstance(one, nn.Embedding) for one in modules)
 
 
 def features_of(model: nn.Module, path: str) -> tuple[int, int]:
-    """Return the in and out features of a linear module."""
+    """Return the in and out features of a linear module, or of an embedding."""
     module: Any = model.get_submodule(path)
+    if isinstance(module, (nn.Embedding, nn.modules.conv._ConvNd)):
+        shape = embedding_shape(module, path)
+        return shape.in_features, shape.out_features
     return (module.nx, module.nf) if transposed(module) else (module.in_features, module.out_features)
 
 
@@ -145,15 +152,21 @@ def _narrowed(name: str, here: Sequence[Site], chosen: Sequence[Site]) -> Iterab
     if len(chosen) == len(here):
         yield {"name": name}
         return
-    for stack, kind in dict.fromkeys((site.stack.stack, site.kind) for site in chosen):
-        among = [site for site in here if (site.stack.stack, site.kind) == (stack, kind)]
-        layers = [site.layer for site in chosen if (site.stack.stack, site.kind) == (stack, kind)]
+
+    def group(site: Site) -> tuple[str, str | None, bool]:
+        return site.stack.stack, site.kind, site.inside == "experts"
+
+    for stack, kind, routed in dict.fromkeys(map(group, chosen)):
+        among = [site for site in here if group(site) == (stack, kind, routed)]
+        layers = {site.layer for site in chosen if group(site) == (stack, kind, routed)}
         narrow: dict[str, Any] = {"name": name, "stack": stack}
         if kind is not None:
             narrow["kind"] = kind
-        if len(layers) < len(among):
+        if any(site.inside == "experts" for site in here):
+            narrow["experts"] = routed
+        if layers < {site.layer for site in among}:
             narrow["layers"] = sorted(layers)
         yield narrow
 
 
-_NOTHING = "head_only"
+_NOTHING = Method()
