@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unipetl.architectures import StackTable
+from unipetl.attaching.hooks import Hooks
 from unipetl.attaching.state import Record
 from unipetl.errors import AttachError
 from unipetl.forms import Prompt
@@ -238,7 +239,7 @@ def is_prompt_hook(hook: object) -> bool:
     return isinstance(hook, _HOOKS)
 
 
-def install_prompts(model: nn.Module, active: list[Record]) -> None:
+def install_prompts(model: nn.Module, hooks: Hooks, active: list[Record]) -> None:
     """Register the hooks of every active prompt."""
     stacks: dict[str, Prompts] = {}
     for record in active:
@@ -253,26 +254,27 @@ def install_prompts(model: nn.Module, active: list[Record]) -> None:
                 assert isinstance(delta, PromptDelta)
                 stacks[root].deltas.append(delta)
     for root, prompts in stacks.items():
-        _install_stack(model, root, prompts)
+        install_prompt_hooks(model, hooks, root, prompts)
 
 
-def _install_stack(model: nn.Module, root: str, prompts: Prompts) -> None:
+def install_prompt_hooks(model: nn.Module, hooks: Hooks, root: str, prompts: Prompts) -> None:
+    """Register what lengthens and shortens one stack."""
     stack, table = model.get_submodule(root), prompts.table
-    stack.register_forward_pre_hook(LengthenStack(prompts, argument_names(stack)), with_kwargs=True)
+    hooks.before(stack, LengthenStack(prompts, argument_names(stack)), with_kwargs=True)
     if table.prompt_at == "entry":
-        stack.get_submodule(table.entry).register_forward_pre_hook(LengthenEntry(prompts))
+        hooks.before(stack.get_submodule(table.entry), LengthenEntry(prompts))
     for path in table.positions:
         embedding = stack.get_submodule(path)
-        embedding.register_forward_pre_hook(ShortenPositions(prompts), with_kwargs=True)
-        embedding.register_forward_hook(PadPositions(prompts))
+        hooks.before(embedding, ShortenPositions(prompts), with_kwargs=True)
+        hooks.after(embedding, PadPositions(prompts))
     decoder = _decoder_beside(model, root)
     if decoder is not None:
-        decoder.register_forward_pre_hook(LengthenMemory(argument_names(decoder)), with_kwargs=True)
+        hooks.before(decoder, LengthenMemory(argument_names(decoder)), with_kwargs=True)
         return
     parent = table.blocks.rpartition(".")[0]
     if parent:
-        stack.get_submodule(parent).register_forward_hook(ShortenResult(prompts))
-    stack.register_forward_hook(ShortenResult(prompts))
+        hooks.after(stack.get_submodule(parent), ShortenResult(prompts))
+    hooks.after(stack, ShortenResult(prompts))
 
 
 def argument_names(module: nn.Module) -> tuple[str, ...]:

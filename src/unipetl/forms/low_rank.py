@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from unipetl.forms.form import Delta, Features, Form, Init, Shape, normal_, uniform_, zero_
+from unipetl.forms.form import Delta, Features, Form, Init, Shape, affine, normal_, uniform_, zero_
 
 
 class LowRank(Form):
@@ -59,6 +59,8 @@ class LowRank(Form):
 class LowRankDelta(Delta):
     """The trainable part of a [LowRank][]: ``down`` (r, in), ``up`` (out, r)."""
 
+    by_row: ClassVar[bool] = True
+
     def __init__(self, form: LowRank, shape: Features) -> None:
         super().__init__()
         self.form = form
@@ -78,5 +80,5 @@ class LowRankDelta(Delta):
         """Map (..., in_features) to (..., out_features), in the dtype of ``x``."""
         if self.form.dropout:
             x = nn.functional.dropout(x, self.form.dropout, self.training)
-        z = nn.functional.linear(x, self.down.to(x.dtype))
-        return nn.functional.linear(z, self.up.to(z.dtype))
+        z = affine(x, self.down.to(x.dtype))
+        return affine(z, self.up.to(z.dtype))
