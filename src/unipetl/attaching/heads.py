@@ -72,7 +72,7 @@ class HeadItem:
         return self.delta.layer_norm(x)
 
     def joined(self, h: Tensor, query: Tensor, scaling: float, dropout: float) -> Tensor:
-        """Return the heads' results ``h`` (batch, n, ...) with the change for ``query`` (batch, heads, n, size) added."""
+        """Return the heads' results ``h`` (batch, n, ...) plus the change for ``query`` (batch, heads, n, size)."""
         change = self.delta(query, scaling, dropout).transpose(1, 2)
         return self.change.add_to(h, change.reshape(h.shape))
 

@@ -8,7 +8,6 @@ one [Group][unipetl.attaching.grouped.Group].
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 
 from torch import nn
 
@@ -21,6 +20,7 @@ from unipetl.attaching.install import Ports, add_change, add_heads, install, ins
 from unipetl.attaching.own_rows import OwnRows, PositionBias
 from unipetl.attaching.ports import Change
 from unipetl.attaching.prompts import argument_names
+from unipetl.attaching.row_prompts import install_row_prompts
 from unipetl.attaching.rows import BeginStack, CheckBatch, Generating, Rows
 from unipetl.attaching.state import Record, State, state_of
 from unipetl.errors import AttachError
@@ -76,7 +76,7 @@ class Routing:
             names = [stack[level] if level < len(stack) else None for stack in self.stacks]
             for one, group in _groups(names, used):
                 if isinstance(one.modification.form, Prompt):
-                    raise AttachError("routed(): prompts.")
+                    continue
                 if not isinstance(one.modification.form, HeadAttention):
                     item = GroupItem(group.changes[0], group=group)
                     add_change(model, ports, one, item, level, RowStep, rows=rows)
@@ -90,6 +90,7 @@ class Routing:
             add_heads(model, ports, one, packed(members, rows.count))
         ports.install()
         _route_own(model, hooks, rows, state, used)
+        install_row_prompts(model, hooks, rows, used)
         stacks = [[used[name] for name in stack] for stack in self.stacks]
         install_stack_hooks(model, hooks, list(used.values()), stacks)
         for root in sorted({stack[0] for record in used.values() for stack in record.plan.stacks}):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Unpack
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -81,7 +81,7 @@ class Record:
 _STRUCTURES: dict[tuple[str, Modification, Shape], int] = {}
 
 
-def _structure(*structure: Unpack[tuple[str, Modification, Shape]]) -> int:
+def _structure(*structure: *tuple[str, Modification, Shape]) -> int:
     return _STRUCTURES.setdefault(structure, len(_STRUCTURES))
 
 
