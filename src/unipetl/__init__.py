@@ -45,6 +45,7 @@ _HOMES = {
     "load": "unipetl.storage",
     "parse": "unipetl.notation",
     "plan": "unipetl.planning",
+    "reload": "unipetl.storage",
     "routed": "unipetl.attaching",
     "save": "unipetl.storage",
     "summary": "unipetl.accounting",
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     from unipetl.method import Method, Modification
     from unipetl.notation import parse
     from unipetl.planning import Plan, plan
-    from unipetl.storage import load, save
+    from unipetl.storage import load, reload, save
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,7 @@ from unipetl.attaching.heads import HeadItem
 from unipetl.attaching.ports import Change, Item, Step
 from unipetl.attaching.rows import Rows, places
 from unipetl.composition import Multiply
+from unipetl.errors import AttachError
 from unipetl.forms.form import view_with
 from unipetl.forms.head_attention import HeadAttentionDelta
 
@@ -76,22 +77,39 @@ class Group:
         assert isinstance(result, Change)
         return result
 
-    def index(self, each: int, device: torch.device) -> Tensor:
-        """Return where these rows are among all, each of which is ``each`` neighbours."""
+    def index(self, size: int, device: torch.device) -> Tensor:
+        """Return where these rows are among ``size`` rows, of which as many neighbours belong to each one named.
+
+        Raises:
+            AttachError: they cannot be shared out.
+        """
+        each = self.each(size)
         key = (each, device)
         if key not in self.indices:
             self.indices[key] = places(self.rows, each, device)
         return self.indices[key]
 
+    def each(self, size: int) -> int:
+        """Return how many of ``size`` rows belong to each one named.
+
+        Raises:
+            AttachError: they cannot be shared out.
+        """
+        if size % self.total:
+            raise AttachError(
+                f"routed(): an attention was given {size} rows, which are not a multiple of the {self.total} named."
+            )
+        return size // self.total
+
     def of(self, whole: Tensor) -> Tensor:
         """Map (rows named * each, ...) to these rows'."""
-        return whole if self.whole else whole.index_select(0, self.index(whole.shape[0] // self.total, whole.device))
+        return whole if self.whole else whole.index_select(0, self.index(whole.shape[0], whole.device))
 
     def put(self, whole: Tensor, part: Tensor) -> Tensor:
         """Return ``whole`` with these rows replaced by ``part``."""
         if self.whole:
             return part
-        return whole.index_copy(0, self.index(whole.shape[0] // self.total, whole.device), part)
+        return whole.index_copy(0, self.index(whole.shape[0], whole.device), part)
 
     def delta(self, change: Change, x: Tensor) -> Tensor:
         """Return the change for these rows' x (rows, n, features), one attachment at a time if the form says so."""
@@ -183,7 +201,7 @@ class GroupHead(HeadItem):
         """Return the keys and values of these rows alone; ``batch`` counts all."""
         delta = self._rows.change().delta
         assert isinstance(delta, HeadAttentionDelta)
-        own = batch // self._rows.total * len(self._rows.rows)
+        own = self._rows.each(batch) * len(self._rows.rows)
         key, value = delta.keys_values(own, dtype)
         return key.expand(own, -1, -1, -1), value.expand(own, -1, -1, -1)
 
@@ -192,7 +210,7 @@ class GroupHead(HeadItem):
         if self._rows.whole:
             return None
         none = torch.zeros(batch, self.length, dtype=torch.bool, device=device)
-        return none.index_fill(0, self._rows.index(batch // self._rows.total, device), True)
+        return none.index_fill(0, self._rows.index(batch, device), True)
 
     def normed(self, x: Tensor) -> Tensor:
         """Return ``x`` with these rows normalised, each by its own norm."""
@@ -232,7 +250,7 @@ class PackedHeads(HeadItem):
         each = batch // len(self.lengths)
         packed = first.new_zeros(batch, self.length, first.shape[1], first.shape[3])
         for group, offsets, part in zip(self.groups, self.offsets, parts, strict=True):
-            rows = group._rows.index(each, first.device)
+            rows = group._rows.index(batch, first.device)
             start = torch.tensor(offsets, device=first.device).repeat_interleave(each)
             columns = start[:, None] + torch.arange(part.shape[2], device=first.device)
             packed = packed.index_put((rows[:, None], columns), part.transpose(1, 2))

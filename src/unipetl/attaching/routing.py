@@ -8,8 +8,11 @@ one [Group][unipetl.attaching.grouped.Group].
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from unipetl.architectures import join_path
 from unipetl.architectures.embeddings import token_embedding
@@ -17,6 +20,7 @@ from unipetl.attaching.attachment import refuse_shared
 from unipetl.attaching.grouped import Group, GroupHead, GroupItem, RowStep, packed
 from unipetl.attaching.hooks import Hooks
 from unipetl.attaching.install import Ports, add_change, add_heads, install, install_stack_hooks
+from unipetl.attaching.layout import require_rows
 from unipetl.attaching.own_rows import OwnRows, PositionBias
 from unipetl.attaching.ports import Change
 from unipetl.attaching.prompts import argument_names
@@ -57,9 +61,7 @@ class Routing:
         self._outer.append(before)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Compute with the active attachments again."""
         state = state_of(self.model)
         state.routing = self._outer.pop()
@@ -69,6 +71,8 @@ class Routing:
         """Put on the model what computes the rows."""
         rows = Rows(self.stacks)
         used = {name: state.find(name) for stack in self.stacks for name in stack}
+        own = own_values(model, rows, state, used)
+        require_rows(model, used.values(), [path for path, values in own.items() if _differ(values)])
         hooks = Hooks(model)
         ports = Ports(model, hooks)
         heads: dict[str, tuple[Placement, list[GroupHead]]] = {}
@@ -89,17 +93,43 @@ class Routing:
         for one, members in heads.values():
             add_heads(model, ports, one, packed(members, rows.count))
         ports.install()
-        _route_own(model, hooks, rows, state, used)
+        _route_own(model, hooks, rows, own, used)
         install_row_prompts(model, hooks, rows, used)
         stacks = [[used[name] for name in stack] for stack in self.stacks]
         install_stack_hooks(model, hooks, list(used.values()), stacks)
         for root in sorted({stack[0] for record in used.values() for stack in record.plan.stacks}):
             stack = model.get_submodule(root)
             hooks.before(stack, BeginStack(rows, argument_names(stack)), with_kwargs=True)
+            hooks.after(stack, HoldUntilBackward(model, self, stack))
         hooks.before(model, CheckBatch(rows, argument_names(model)), with_kwargs=True)
         generate = getattr(model, "generate", None)
         if callable(generate):
             hooks.method(model, "generate", Generating(rows, generate))
+
+
+@dataclass
+class HoldUntilBackward:
+    """Forward hook on a stack: with gradient checkpoints the backward pass computes rows again, and must route them."""
+
+    model: nn.Module
+    routing: Routing
+    stack: nn.Module
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Watch the first tensor's gradient, where there are checkpoints."""
+        blocks = (one for one in self.stack.modules() if getattr(one, "gradient_checkpointing", False))
+        if not torch.is_grad_enabled() or not self.stack.training or next(blocks, None) is None:
+            return
+        first = output if isinstance(output, Tensor) else output[0]
+        if isinstance(first, Tensor) and first.requires_grad:
+            first.register_hook(self._check)
+
+    def _check(self, gradient: Tensor) -> None:
+        if state_of(self.model).routing is not self.routing:
+            raise AttachError(
+                "routed(): with gradient checkpointing the backward pass computes the rows again; call backward() "
+                "inside the `with routed(...)` block."
+            )
 
 
 def routed(model: nn.Module, names: Names) -> Routing:
@@ -156,12 +186,16 @@ def _groups(names: Sequence[str | None], used: dict[str, Record]) -> list[tuple[
     return [(one, Group(len(names), tuple(members), tuple(found))) for one, members, found in rows.values()]
 
 
-def _route_own(model: nn.Module, hooks: Hooks, rows: Rows, state: State, used: dict[str, Record]) -> None:
-    """Let modules whose parameters attachments train compute every row with its own values."""
+def own_values(
+    model: nn.Module, rows: Rows, state: State, used: dict[str, Record]
+) -> dict[str, dict[str, tuple[nn.Parameter, ...]]]:
+    """Return, for modules whose parameters are not those of every row, attribute -> the parameter of every row.
+
+    Where a module holds the same parameter as one inside it, the inner one alone is listed.
+    """
     active = [record for record in state.records.values() if record.active]
     trained = {name: record.owners[name] for record in (*used.values(), *active) for name in record.parked}
     modules: dict[str, dict[str, tuple[nn.Parameter, ...]]] = {}
-    lookups = _lookups(model, used.values())
     for name, owners in trained.items():
         current = model.get_parameter(name)
         base = next((record.parked[name] for record in active if name in record.parked), current)
@@ -169,9 +203,26 @@ def _route_own(model: nn.Module, hooks: Hooks, rows: Rows, state: State, used: d
         values = tuple(next((own[key] for key in stack if key in own), base) for stack in rows.stacks)
         if all(value is current for value in values):
             continue
-        for path in owners:
-            owner, _, last = path.rpartition(".")
-            modules.setdefault(owner, {})[last] = values
+        holders = [path.rpartition(".")[::2] for path in owners]
+        for path, last in holders:
+            if not any(other != path and other.startswith(f"{path}." if path else "") for other, _ in holders):
+                modules.setdefault(path, {})[last] = values
+    return modules
+
+
+def _differ(values: dict[str, tuple[nn.Parameter, ...]]) -> bool:
+    return any(one is not same[0] for same in values.values() for one in same)
+
+
+def _route_own(
+    model: nn.Module,
+    hooks: Hooks,
+    rows: Rows,
+    modules: dict[str, dict[str, tuple[nn.Parameter, ...]]],
+    used: dict[str, Record],
+) -> None:
+    """Let modules whose parameters attachments train compute every row with its own values."""
+    lookups = _lookups(model, used.values())
     for path, attributes in modules.items():
         module = model.get_submodule(path)
         own = OwnRows(module, path, rows, attributes, path in lookups)
@@ -179,6 +230,12 @@ def _route_own(model: nn.Module, hooks: Hooks, rows: Rows, state: State, used: d
         if hasattr(owner, "compute_bias") and not own.uniform:  # T5's positions: every row gets a bias of its own
             hooks.method(owner, "compute_bias", PositionBias(owner, own))
         else:
+            inside = next((other for other in modules if other != path and other.startswith(f"{path}.")), None)
+            if inside is not None and not own.uniform:
+                raise AttachError(
+                    f"routed(): the attachments named train parameters of {path!r} and of {inside!r} inside it, which "
+                    "cannot be told apart by rows; activate them one at a time."
+                )
             hooks.method(module, "forward", own)
 
 
