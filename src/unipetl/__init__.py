@@ -45,6 +45,8 @@ _HOMES = {
     "load": "unipetl.storage",
     "parse": "unipetl.notation",
     "plan": "unipetl.planning",
+    "reload": "unipetl.storage",
+    "routed": "unipetl.attaching",
     "save": "unipetl.storage",
     "summary": "unipetl.accounting",
     "testing": "unipetl.testing",
@@ -56,13 +58,13 @@ __all__ = sorted(_HOMES)  # noqa: PLE0605
 if TYPE_CHECKING:
     from unipetl import arithmetic, catalogue, errors, experiment, interop, testing
     from unipetl.accounting import summary
-    from unipetl.attaching import Attachment, activate, attach, attachments, detach
+    from unipetl.attaching import Attachment, activate, attach, attachments, detach, routed
     from unipetl.folding import fold, unfold
     from unipetl.forms import Bottleneck, HeadAttention, LowRank, Prompt, Rescale
     from unipetl.method import Method, Modification
     from unipetl.notation import parse
     from unipetl.planning import Plan, plan
-    from unipetl.storage import load, save
+    from unipetl.storage import load, reload, save
 
 
 def __getattr__(name: str) -> Any:

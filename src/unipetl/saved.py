@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ FORMAT = "unipetl-attachment"
 FORMAT_VERSION = 1
 DESCRIPTION = "unipetl.json"
 TENSORS = "unipetl.safetensors"
+#: Size up to which a file of tensors is read at one glance, in bytes.
+_AT_ONCE = 64 << 20
 #: The next description, complete on the disk before the tensor file is renamed; it serves if a crash comes between.
 NEXT_DESCRIPTION = ".unipetl.json.next"
 
@@ -70,16 +73,12 @@ def read(path: str | Path, *, allow_nonfinite: bool = False) -> Saved:
         raise StorageError(f"{str(folder)!r} holds no {DESCRIPTION}: nothing was saved there by unipetl.")
     if not tensors_path.is_file():
         raise CorruptFileError(f"{str(folder)!r} has a {DESCRIPTION} and no {TENSORS}: the save is incomplete.")
-    found = sha256(tensors_path)
     descriptions = [_read_description(file) for file in present]
+    tensors, found, finite = _content(tensors_path)
     description = next((one for one in descriptions if one["sha256"] == found), descriptions[0])
-    try:
-        tensors = safetensors.torch.load_file(tensors_path)
-    except (safetensors.SafetensorError, ValueError, OSError) as error:
-        raise CorruptFileError(f"{str(tensors_path)!r} is no readable safetensors file: {error}") from error
     _check_meaning(description, tensors_path)
     _check_tensors(tensors, description, tensors_path, intact=description["sha256"] == found)
-    if not allow_nonfinite:
+    if not allow_nonfinite and not finite:
         for key, value in tensors.items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 raise CorruptFileError(
@@ -87,6 +86,27 @@ def read(path: str | Path, *, allow_nonfinite: bool = False) -> Saved:
                     "the file is damaged. Pass allow_nonfinite=True to load it all the same."
                 )
     return Saved(folder, description, tensors)
+
+
+def _content(path: Path) -> tuple[dict[str, Tensor], str, bool]:
+    """Return the tensors of a file, its SHA-256, and whether all values are surely finite; small files at one glance.
+
+    The checksum takes most of the time, so it is computed beside the rest.
+    """
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        try:
+            if path.stat().st_size <= _AT_ONCE:
+                data = path.read_bytes()
+                digest_of = beside.submit(lambda: hashlib.sha256(data).hexdigest())
+                tensors = safetensors.torch.load(data)
+            else:
+                digest_of = beside.submit(sha256, path)
+                tensors = safetensors.torch.load_file(path)
+        except (safetensors.SafetensorError, ValueError, OSError) as error:
+            raise CorruptFileError(f"{str(path)!r} is no readable safetensors file: {error}") from error
+        sums = [value.sum().double() for value in tensors.values() if value.is_floating_point()]
+        finite = not sums or bool(torch.stack(sums).isfinite().all())  # NaN and infinity survive every sum
+        return tensors, digest_of.result(), finite
 
 
 def meaning(description: Mapping[str, Any]) -> str:

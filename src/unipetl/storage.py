@@ -138,7 +138,7 @@ def load(
     return attachment
 
 
-def restore(
+def reload(
     model: nn.Module,
     path: str | Path,
     *,
@@ -147,19 +147,35 @@ def restore(
     allow_nonfinite: bool = False,
     forms: Sequence[type[Form]] = (),
 ) -> None:
-    """Copy the tensors of the folder ``path`` into an attachment that ``model`` already has.
+    """Put the values of a saved attachment into one that ``model`` has already; all or nothing.
+
+    The very tensors stay and get other values: no hook changes, nothing compiled is compiled again, and optimizers go
+    on. Everything is read and checked, as [load][] does, before the first value is written. A forward pass that runs
+    in another thread meanwhile may see some tensors before and some after the change, so a server reloads between
+    two batches.
+
+    Args:
+        model: a model with attachments.
+        path: a folder written by [save][] from an attachment of the same method.
+        name: which attachment of ``model``; None if there is only one. It may be active or not.
+        allow_other_base: accept values that were trained on other weights.
+        allow_nonfinite: accept NaN and infinite values.
+        forms: third-party forms that the method names.
 
     Raises:
-        MismatchError: the attachment's method is not the saved one.
+        AttachError: there is no such attachment.
+        MismatchError: the attachment's method is not the saved one, or the base is another.
         CorruptFileError: a file is damaged or incomplete.
     """
     record = state_of(model).find(name)
     saved = read(path, allow_nonfinite=allow_nonfinite)
-    if saved.method(forms).canonical() != record.plan.method.canonical():
-        raise MismatchError(
-            f"{str(saved.path)!r} holds another method than the attachment {record.name!r}:\n"
-            f"saved:    {saved.method(forms).canonical()}\nattached: {record.plan.method.canonical()}"
-        )
+    if saved.description["method"] != record.plan.method.plain():  # written alike, it need not be read
+        method = saved.method(forms).canonical()
+        if method != record.plan.method.canonical():
+            raise MismatchError(
+                f"{str(saved.path)!r} holds another method than the attachment {record.name!r}:\n"
+                f"saved:    {method}\nattached: {record.plan.method.canonical()}"
+            )
     _fill(model, saved, record.name, allow_other_base=allow_other_base)
 
 

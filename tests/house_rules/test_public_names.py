@@ -30,6 +30,7 @@ PUBLIC = {
     "attachments",
     "activate",
     "detach",
+    "routed",
     "summary",
     # no cost at inference
     "fold",
@@ -38,6 +39,7 @@ PUBLIC = {
     # files
     "save",
     "load",
+    "reload",
     "interop",
     # the rest
     "errors",

@@ -11,6 +11,7 @@ from unipetl.attaching import attachment as attaching
 from unipetl.attaching import detached
 from unipetl.testing import SMALL, batch
 from unipetl.testing.compare import close, differ, outputs, same, scatter
+from unipetl.testing.laws import attach_all, keeps_flags
 
 METHODS = ["full", "bitfit", "prompt_tuning", "mam", "multi_head_parallel_adapter, official"]
 
@@ -160,3 +161,26 @@ def test_planted_stack_that_computes_the_last_one_only(monkeypatch):
     ):
         with broken("two stacked"):
             check()
+
+
+def keeps_choices(model):
+    wanted = [one for one in ("bitfit", "lora(rank=2)", "head_only") if not refused(model, one)]
+    keeps_flags(model, attach_all(model, wanted))
+
+
+@EACH_FAMILY
+def test_switching_keeps_what_the_user_froze_and_freed(family):
+    keeps_choices(fresh(family))
+
+
+def test_planted_switch_that_frees_what_it_puts_in_force(monkeypatch):
+    real = attaching._switch
+
+    def planted(model, record):
+        real(model, record)
+        for name in record.parked:
+            model.get_parameter(name).requires_grad_(record.active)
+
+    monkeypatch.setattr(attaching, "_switch", planted)
+    with broken("requires_grad"):
+        keeps_choices(fresh(family_named("bert")))

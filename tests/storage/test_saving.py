@@ -12,7 +12,7 @@ import torch
 import unipetl
 from unipetl import saved as reading
 from unipetl.errors import AttachError, CorruptFileError, MismatchError, StorageError
-from unipetl.storage import restore
+from unipetl.storage import reload
 from unipetl.testing.models import batch, build
 
 METHODS = (
@@ -96,13 +96,13 @@ def test_restore_fills_an_attachment_in_place(tmp_path):
     model, folder = saved(tmp_path)
     twin = build("bart")
     before = unipetl.attach(twin, METHODS[2]).tensors()
-    restore(twin, folder)
+    reload(twin, folder)
     assert torch.equal(logits(twin), logits(model))
     assert all(unipetl.attachments(twin)[0].tensors()[key] is value for key, value in before.items())
     other = build("bart")
     unipetl.attach(other, "lora(rank=3)")
     with pytest.raises(MismatchError, match="another method"):
-        restore(other, folder)
+        reload(other, folder)
 
 
 # ---------------------------------------------------------------------------------------------- damaged files

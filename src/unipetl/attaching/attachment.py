@@ -13,7 +13,17 @@ from torch import Tensor, nn
 from unipetl.architectures import Architecture
 from unipetl.attaching.build import build, hang, unhang
 from unipetl.attaching.install import install
-from unipetl.attaching.state import Record, State, own_parameters, retie, state_of, swap, trained_tensors, untie
+from unipetl.attaching.state import (
+    Record,
+    State,
+    own_parameters,
+    retie,
+    state_of,
+    swap,
+    take_over,
+    trained_tensors,
+    untie,
+)
 from unipetl.errors import AttachError
 from unipetl.method import Method
 from unipetl.planning import Plan, plan
@@ -95,31 +105,30 @@ def attach(
         AttachError: the name is taken, or two active attachments would train the same parameters.
     """
     state = state_of(model)
+    state.refuse_while_routed("attach()")
     if not name or not name.isprintable():
         raise AttachError(f"name: expected printable text, found {name!r}.")
     if name in state.records:
         raise AttachError(f"the model already has an attachment {name!r}; detach it first or choose another name.")
     made = plan(method, model, architecture=architecture, train_head=train_head)
     _refuse_shared_training(state, made)
-    record = Record(name=name, plan=made, seed=seed)
+    record = Record(name=name, plan=made, seed=seed, active=False)
     own = own_parameters(model)
-    flags = {name: parameter.requires_grad for name, parameter in own.items()}
+    flags = {} if state.records else {name: parameter.requires_grad for name, parameter in own.items()}
     before_order = list(state.order)
     tied = [name for name, _ in made.trained if name not in own]
     installing = False
     try:
         build(model, made, record)
         untie(model, state, tied)
-        own = own_parameters(model)
-        record.parked = {name: own[name].detach().clone() for name, _ in made.trained}
+        take_over(model, record)
         hang(model, made, record)
         if not state.records:
-            state.flags = dict(flags)
-            for parameter in own.values():
+            state.flags = flags
+            for parameter in own_parameters(model).values():
                 parameter.requires_grad_(False)
-        trained = {name for name, _ in made.trained}
-        for parameter_name in trained:
-            own[parameter_name].requires_grad_(True)
+                parameter.grad = None  # an optimizer steps whatever has a gradient, frozen or not
+        _switch(model, record)
         state.records[name] = record
         state.order.append(name)
         model.__dict__[STATE] = state
@@ -128,18 +137,17 @@ def attach(
     except BaseException:
         state.records.pop(name, None)
         state.order = before_order
+        if record.active:
+            _switch(model, record)
         unhang(model, record)
         if installing:
             install(model, state)
         retie(model, state, [name for name in tied if name in state.untied])
-        for parameter_name, parameter in own_parameters(model).items():
-            parameter.requires_grad_(flags[parameter_name])
         if not state.records:
+            for parameter_name, parameter in own_parameters(model).items():
+                parameter.requires_grad_(flags[parameter_name])
             model.__dict__.pop(STATE, None)
         raise
-    for parameter in own.values():
-        if not parameter.requires_grad:
-            parameter.grad = None  # an optimizer steps whatever has a gradient, frozen or not
     return Attachment(model, name)
 
 
@@ -167,50 +175,40 @@ def detach(model: nn.Module, name: str | None = None) -> None:
         AttachError: there is no such attachment.
     """
     state = state_of(model)
+    state.refuse_while_routed("detach()")
     record = state.find(name)
     if record.active:
-        swap(model, record)
+        _switch(model, record)
     del state.records[record.name]
     state.order.remove(record.name)
     unhang(model, record)
     install(model, state)
     still = {trained for other in state.records.values() for trained in other.parked}
     retie(model, state, [name for name in state.untied if name not in still])
-    own = own_parameters(model)
     if not state.records:
-        for parameter_name, parameter in own.items():
+        for parameter_name, parameter in own_parameters(model).items():
             parameter.requires_grad_(state.flags.get(parameter_name, parameter.requires_grad))
             parameter.grad = None
         model.__dict__.pop(STATE, None)
-        return
-    for parameter_name in record.parked:
-        if parameter_name not in still and parameter_name in own:
-            own[parameter_name].requires_grad_(False)
 
 
 def activate(model: nn.Module, names: str | Sequence[str] | None) -> None:
     """Choose what the model computes with: one attachment, several stacked in order, or None.
 
-    None gives the bare model, exactly. Nothing is copied but trained parameters of the model itself (biases,
-    a head), which each attachment keeps its own values of.
+    None gives the bare model, exactly. Nothing is copied, and no ``requires_grad`` is changed: of the model's own
+    parameters that attachments train (biases, a head) each attachment has its own, and the one in force is in the
+    model.
 
     Raises:
         AttachError: a name is unknown, or two of them train the same parameters of the model.
     """
     state = state_of(model)
+    state.refuse_while_routed("activate()")
     chosen = [] if names is None else [names] if isinstance(names, str) else list(names)
     records = [state.find(name) for name in chosen]
     if len(set(chosen)) != len(chosen):
         raise AttachError(f"names: an attachment stands there twice: {chosen!r}.")
-    owners: dict[str, str] = {}
-    for record in records:
-        for parameter in record.parked:
-            if parameter in owners:
-                raise AttachError(
-                    f"attachments {owners[parameter]!r} and {record.name!r} both train {parameter!r}; "
-                    "activate one of them."
-                )
-            owners[parameter] = record.name
+    refuse_shared(records)
     for record in state.records.values():
         if record.active and record not in records:
             _switch(model, record)
@@ -221,13 +219,27 @@ def activate(model: nn.Module, names: str | Sequence[str] | None) -> None:
     install(model, state)
 
 
+def refuse_shared(records: Sequence[Record]) -> None:
+    """Raise if two attachments that are to be stacked train the same parameters of the model.
+
+    Raises:
+        AttachError: they do.
+    """
+    owners: dict[str, str] = {}
+    for record in records:
+        for parameter in record.parked:
+            if parameter in owners:
+                raise AttachError(
+                    f"attachments {owners[parameter]!r} and {record.name!r} both train {parameter!r}; "
+                    "activate one of them."
+                )
+            owners[parameter] = record.name
+
+
 def _switch(model: nn.Module, record: Record) -> None:
-    """Put an attachment in force, or out; the model's own parameters it trains are frozen while it is out."""
+    """Put an attachment in force, or out."""
     swap(model, record)
     record.active = not record.active
-    own = own_parameters(model)
-    for name in record.parked:
-        own[name].requires_grad_(record.active)
 
 
 def attachments(model: nn.Module) -> tuple[Attachment, ...]:

@@ -69,7 +69,8 @@ def hang(model: nn.Module, plan: Plan, record: Record) -> None:
 
 def unhang(model: nn.Module, record: Record) -> None:
     """Remove every child module of an attachment, and the holders it leaves empty."""
-    for module in list(model.modules()):
+    paths = dict.fromkeys(one.site.owner for one in record.plan.placements)
+    for module in (model, *(model.get_submodule(path) for path in paths)):
         holders = module._modules.get(CHILD)
         if isinstance(holders, Holder):
             holders._modules.pop(record.key, None)

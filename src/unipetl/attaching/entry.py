@@ -56,9 +56,11 @@ class PositionHook:
 
     Attributes:
         names: the stack's arguments, in order.
+        rows: for equal shares of the batch, whether its positions are counted so; the others stay as they are.
     """
 
     names: tuple[str, ...]
+    rows: tuple[bool, ...] = ()
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the arguments with ``position_ids`` filled in, or None."""
@@ -70,4 +72,10 @@ class PositionHook:
         if not isinstance(mask, Tensor) or mask.dim() != 2:
             return None
         positions = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        if not all(self.rows):
+            cache = kwargs.get("past_key_values")
+            seen = 0 if cache is None else int(cache.get_seq_length())
+            counted = torch.tensor(self.rows, device=mask.device).repeat_interleave(len(mask) // len(self.rows))
+            plain = torch.arange(seen, seen + tokens.shape[1], device=mask.device)
+            positions = torch.where(counted[:, None], positions, plain)
         return (), {**kwargs, "position_ids": positions}

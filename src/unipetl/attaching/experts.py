@@ -14,6 +14,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from unipetl.architectures.stacked import StackedMatrices
+from unipetl.attaching.hooks import Hooks
 from unipetl.attaching.ports import Change, InputHook, Item, OutputHook, Step
 from unipetl.composition import Multiply
 from unipetl.errors import AttachError
@@ -84,10 +85,10 @@ class EndExperts:
 EXPERT_HOOKS = (BeginExperts, EndExperts)
 
 
-def install_experts(model: nn.Module, hooks: dict[tuple[str, str], InputHook | OutputHook]) -> None:
+def install_experts(model: nn.Module, hooks: Hooks, ends: dict[tuple[str, str], InputHook | OutputHook]) -> None:
     """Register the hooks of the parameters that are named like modules: path of owner and name, and which end."""
     owners: dict[str, BeginExperts] = {}
-    for (path, _), hook in hooks.items():
+    for (path, _), hook in ends.items():
         owner, _, name = path.rpartition(".")
         products = owners.setdefault(owner, BeginExperts()).products.setdefault(name, Products())
         if isinstance(hook, InputHook):
@@ -96,8 +97,8 @@ def install_experts(model: nn.Module, hooks: dict[tuple[str, str], InputHook | O
             products.after = hook
     for owner, begin in owners.items():
         module = model.get_submodule(owner)
-        module.register_forward_pre_hook(begin)
-        module.register_forward_hook(EndExperts(begin), always_call=True)
+        hooks.before(module, begin)
+        hooks.after(module, EndExperts(begin), always=True)
 
 
 @dataclass

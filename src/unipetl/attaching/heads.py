@@ -9,7 +9,7 @@ every call: the cache holds the model's own keys only, and no position moves.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,12 +41,45 @@ class HeadItem:
         assert isinstance(self.change.delta, HeadAttentionDelta)
         return self.change.delta
 
+    @property
+    def gated(self) -> bool:
+        """Whether it shares the model's softmax; otherwise it is added to the heads' results."""
+        return isinstance(self.change.modification.composition, Gate)
+
+    @property
+    def has_query(self) -> bool:
+        """Whether it computes a query of its own."""
+        return self.delta.layer_norm is not None
+
+    @property
+    def length(self) -> int:
+        """The number of its keys."""
+        form = self.delta.form
+        assert isinstance(form, HeadAttention)
+        return form.length
+
+    def keys_values(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return keys (batch or 1, key heads, l, key size) and values (batch or 1, key heads, l, value size)."""
+        return self.delta.keys_values(batch, dtype)
+
+    def valid(self, batch: int, device: torch.device) -> Tensor | None:
+        """Return which rows have which of its keys, Boolean (batch, l); None means all have all."""
+        del batch, device
+
+    def normed(self, x: Tensor) -> Tensor:
+        """Return what its own query is computed from, shaped like ``x`` (batch, n, width)."""
+        assert self.delta.layer_norm is not None
+        return self.delta.layer_norm(x)
+
+    def joined(self, h: Tensor, query: Tensor, scaling: float, dropout: float) -> Tensor:
+        """Return the heads' results ``h`` (batch, n, ...) plus the change for ``query`` (batch, heads, n, size)."""
+        change = self.delta(query, scaling, dropout).transpose(1, 2)
+        return self.change.add_to(h, change.reshape(h.shape))
+
     def own_query(self, like: Tensor) -> Tensor:
         """Return ``W_q LN(x)`` split into heads, shaped like the model's query (batch, heads, n, size)."""
         assert self.tape is not None and self.query_module is not None and self.query is not None
-        norm = self.delta.layer_norm
-        assert norm is not None
-        result = self.query_module.forward(norm(self.tape.take()))
+        result = self.query_module.forward(self.normed(self.tape.take()))
         columns = columns_of(self.query, result.shape[-1])
         result = result if columns is None else columns.of(result)
         return result.view(like.shape[0], like.shape[2], like.shape[1], like.shape[3]).transpose(1, 2).to(like.dtype)
@@ -61,7 +94,7 @@ class HeadProgram:
 
     def append(self, item: HeadItem) -> None:
         """Add a change, by its composition."""
-        (self.gated if isinstance(item.change.modification.composition, Gate) else self.added).append(item)
+        (self.gated if item.gated else self.added).append(item)
 
 
 def attention(
@@ -85,20 +118,48 @@ def attention(
     else:
         length = sum(_length(item) for item in program.gated)
         mask, key, value, kwargs = widen(module, query, key, value, attention_mask, length, implementation, kwargs)
+        hidden = hidden_from(program.gated, query.shape[0], query.device)
+        if hidden is not None:
+            mask = hide(mask, hidden, key, implementation)
         query, key, value = _prepend(program.gated, query, key, value)
         output, weights = inner(module, query, key, value, mask, **{**kwargs, "scaling": scaling})
         weights = None if weights is None else weights[..., length:]
     for item in program.added:
-        own = item.own_query(original) if item.delta.layer_norm is not None else original
-        change = item.delta(own, scaling, dropout).transpose(1, 2)
-        output = item.change.add_to(output, change.reshape(output.shape))
+        own = item.own_query(original) if item.has_query else original
+        output = item.joined(output, own, scaling, dropout)
     return output, weights
 
 
 def _length(item: HeadItem) -> int:
-    form = item.delta.form
-    assert isinstance(form, HeadAttention)
-    return form.length
+    return item.length
+
+
+def hidden_from(items: Sequence[HeadItem], batch: int, device: torch.device) -> Tensor | None:
+    """Return which of the learned keys a row must not see, Boolean (batch, l); None if every row sees all."""
+    valid = [item.valid(batch, device) for item in items]
+    if all(one is None for one in valid):
+        return None
+    full = [
+        torch.ones(batch, item.length, dtype=torch.bool, device=device) if one is None else one
+        for item, one in zip(items, valid, strict=True)
+    ]
+    return torch.cat(full, dim=1).logical_not()
+
+
+def hide(mask: Tensor | None, hidden: Tensor, key: Tensor, implementation: str) -> Tensor:
+    """Return the widened ``mask`` with ``hidden`` (batch, l) hidden as well; ``key`` are the model's own keys.
+
+    None, which lets every query see everything, becomes a mask of the kind that the implementation takes.
+    """
+    batch, length = hidden.shape
+    if mask is None:
+        shape = (1, length + key.shape[2]) if "flash" in implementation else (1, 1, 1, length + key.shape[2])
+        additive = implementation == "eager"
+        mask = torch.zeros(shape, dtype=key.dtype, device=key.device) if additive else hidden.new_ones(shape)
+    mask = mask.expand(batch, *mask.shape[1:])
+    hidden = hidden.view(batch, *(1 for _ in mask.shape[2:]), length).expand(*mask.shape[:-1], length)
+    never = float("-inf") if mask.dtype.is_floating_point else 0
+    return torch.cat([mask[..., :length].masked_fill(hidden, never), mask[..., length:]], dim=-1)
 
 
 def _prepend(items: list[HeadItem], query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,8 +169,8 @@ def _prepend(items: list[HeadItem], query: Tensor, key: Tensor, value: Tensor) -
     one softmax then sees ``q' P_k`` beside ``q K``.
     """
     batch = key.shape[0]
-    blocks = [item.delta.keys_values(batch, key.dtype) for item in items]
-    own = [item.delta.layer_norm is not None for item in items]
+    blocks = [item.keys_values(batch, key.dtype) for item in items]
+    own = [item.has_query for item in items]
     if any(own):
         queries = [query]
         columns = query.shape[-1]

@@ -1,13 +1,14 @@
 """Turns the active attachments of a model into hooks, and hooks into nothing again.
 
 [install][] first removes everything it ever put on the model, then builds the hooks that the active
-attachments need, from data: attaching, switching and detaching are all this one function.
+attachments need, from data: attaching, switching, routing and detaching are all this one function. It touches the
+modules that have something, and no others.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
@@ -15,7 +16,8 @@ from torch import nn
 from unipetl.architectures import Port
 from unipetl.attaching.entry import EntryHook, PositionHook, VectorsHook
 from unipetl.attaching.experts import EXPERT_HOOKS, install_experts
-from unipetl.attaching.heads import HeadItem, HeadProgram, view_of
+from unipetl.attaching.heads import HeadItem
+from unipetl.attaching.hooks import Hooks, take_off
 from unipetl.attaching.patches import PatchHook
 from unipetl.attaching.ports import InputHook, Item, OutputHook, Step, Tape
 from unipetl.attaching.prompts import argument_names, install_prompts, is_prompt_hook
@@ -28,36 +30,44 @@ from unipetl.representation import rank
 
 
 def install(model: nn.Module, state: State) -> None:
-    """Make the hooks of ``model`` those of its active attachments, in the order of stacking."""
+    """Make the hooks of ``model`` those of its active attachments, in the order of stacking, or of its routing."""
     uninstall(model)
+    _let_compiled_code_see_hooks()
+    if state.routing is not None:
+        state.routing.install(model, state)
+        return
     active = [state.records[name] for name in state.order if state.records[name].active]
-    ports = Ports(model)
-    for record in active:
+    if not active:
+        return
+    hooks = Hooks(model)
+    ports = Ports(model, hooks)
+    for number, record in enumerate(active):
         for one in record.plan.placements:
             form = one.modification.form
             if isinstance(form, HeadAttention):
-                _install_heads(model, ports, record, one)
+                add_heads(model, ports, one, HeadItem(record.changes[one.key]))
             elif not isinstance(form, Prompt):
-                _install_change(model, ports, record, one)
+                add_change(model, ports, one, Item(record.changes[one.key]), number)
     ports.install()
-    install_prompts(model, active)
-    _install_stack_hooks(model, active)
+    install_prompts(model, hooks, active)
+    install_stack_hooks(model, hooks, active)
 
 
 def uninstall(model: nn.Module) -> None:
     """Remove every hook, program and config view of ours."""
-    for module in model.modules():
-        for hooks in (module._forward_hooks, module._forward_pre_hooks):
-            for number, hook in list(hooks.items()):
-                if is_own_hook(hook):
-                    del hooks[number]
-                    module._forward_hooks_with_kwargs.pop(number, None)
-                    module._forward_hooks_always_called.pop(number, None)
-                    module._forward_pre_hooks_with_kwargs.pop(number, None)
-        if "_unipetl_heads" in module.__dict__:
-            core: Any = module
-            del core.__dict__["_unipetl_heads"]
-            core.config = core.config._unipetl_config
+    take_off(model)
+
+
+def _let_compiled_code_see_hooks() -> None:
+    """Let torch.compile check hooks that come and go; by default it takes a module without hooks for one for good.
+
+    Code compiled before is dropped, as it knows no better.
+    """
+    import torch._dynamo.config  # transformers has imported it already
+
+    if torch._dynamo.config.skip_nnmodule_hook_guards:
+        torch._dynamo.config.skip_nnmodule_hook_guards = False
+        torch._dynamo.reset()
 
 
 def is_own_hook(hook: Callable[..., Any]) -> bool:
@@ -69,18 +79,20 @@ def is_own_hook(hook: Callable[..., Any]) -> bool:
 class Ports:
     """Collects what happens at each end of each module, then registers one hook for each."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, hooks: Hooks) -> None:
         self.model = model
+        self.hooks = hooks
+        self.ends: dict[tuple[str, str], InputHook | OutputHook] = {}
+        self.softmax: dict[str, SoftmaxProgram] = {}
         self.stacked: set[str] = set()
         self.convolutions: set[str] = set()
-        self.hooks: dict[tuple[str, str], InputHook | OutputHook] = {}
 
     def at(self, port: Port) -> InputHook | OutputHook:
         """Return the hook of one end of a module."""
         make: Callable[[], InputHook | OutputHook] = InputHook if port.side == "input" else OutputHook
         if port.module in self.convolutions:
             make = PatchHook
-        return self.hooks.setdefault((port.module, port.side), make())
+        return self.ends.setdefault((port.module, port.side), make())
 
     def tape(self, port: Port) -> Tape:
         """Return a new tape that records what passes at ``port``."""
@@ -93,21 +105,24 @@ class Ports:
 
         They stand before hooks of others, so that transformers' recorders of hidden states see the changed ones.
         """
-        install_experts(self.model, {end: hook for end, hook in self.hooks.items() if end[0] in self.stacked})
-        for (path, _), hook in self.hooks.items():
-            hook.steps.sort(key=lambda step: step.rank)
+        in_experts = {end: hook for end, hook in self.ends.items() if end[0] in self.stacked}
+        install_experts(self.model, self.hooks, in_experts)
+        for (path, _), hook in self.ends.items():
+            hook.steps.sort(key=lambda step: (step.rank, step.level))
             if path in self.stacked:
                 continue
             module = self.model.get_submodule(path)
             if isinstance(hook, InputHook):
-                module.register_forward_pre_hook(hook, with_kwargs=True)
+                self.hooks.before(module, hook, with_kwargs=True)
             else:
-                module.register_forward_hook(hook, prepend=True, with_kwargs=True)
+                self.hooks.after(module, hook, prepend=True, with_kwargs=True)
 
 
-def _install_change(model: nn.Module, ports: Ports, record: Record, one: Placement) -> None:
+def add_change(
+    model: nn.Module, ports: Ports, one: Placement, item: Item, level: int, make: type[Step] = Step, **step: Any
+) -> None:
+    """Put a change where its placement says; those of one ``level`` at one place read the same h."""
     site, insertion = one.site, one.modification.insertion
-    item = Item(record.changes[one.key])
     port = site.value
     if site.representation == "embedding" and isinstance(model.get_submodule(site.owner), nn.modules.conv._ConvNd):
         ports.convolutions.add(site.owner)
@@ -125,72 +140,61 @@ def _install_change(model: nn.Module, ports: Ports, record: Record, one: Placeme
         assert site.norm_after is not None
         item.norm = model.get_submodule(site.norm_after)
     steps = ports.at(port).steps
-    place = (rank(site.representation), port.columns)
-    if steps and (steps[-1].rank, steps[-1].columns) == place and _same_owner(steps[-1], record):
+    place = (level, rank(site.representation), port.columns)
+    if steps and (steps[-1].level, steps[-1].rank, steps[-1].columns) == place:
         steps[-1].items.append(item)
     else:
-        steps.append(Step(rank=place[0], items=[item], columns=port.columns))
+        steps.append(make(rank=place[1], items=[item], columns=port.columns, level=level, **step))
 
 
-def _same_owner(step: Step, record: Record) -> bool:
-    return any(step.items[0].change is change for change in record.changes.values())
-
-
-def _install_heads(model: nn.Module, ports: Ports, record: Record, one: Placement) -> None:
-    core = model.get_submodule(one.site.owner)
-    if one.site.softmax is not None:
-        _install_softmax(model, ports, record, one)
-        return
-    if "_unipetl_heads" not in core.__dict__:
-        core.__dict__["_unipetl_heads"] = HeadProgram()
-        core.config = view_of(core.config)
-    core.__dict__["_unipetl_heads"].append(_head_item(model, ports, record, one))
-
-
-def _head_item(model: nn.Module, ports: Ports, record: Record, one: Placement) -> HeadItem:
-    item = HeadItem(record.changes[one.key])
-    if item.delta.layer_norm is not None:
+def add_heads(model: nn.Module, ports: Ports, one: Placement, item: HeadItem) -> None:
+    """Put a change into an attention: into the attention interface, or into a softmax of the module's own."""
+    if item.has_query:
         assert one.site.normed is not None and one.site.query is not None
         item.tape = ports.tape(one.site.normed)
         item.query_module = model.get_submodule(one.site.query.module)
         item.query = one.site.query
-    return item
+    if one.site.softmax is None:
+        ports.hooks.heads(model.get_submodule(one.site.owner)).append(item)
+    else:
+        _softmax_program(model, ports, one).items.append(item)
 
 
-def _install_softmax(model: nn.Module, ports: Ports, record: Record, one: Placement) -> None:
-    """Put a change into an attention that computes its softmax itself; several share one program."""
-    site, core = one.site, model.get_submodule(one.site.owner)
-    begin = next((hook for hook in core._forward_pre_hooks.values() if isinstance(hook, BeginSoftmax)), None)
-    if begin is None:
+def _softmax_program(model: nn.Module, ports: Ports, one: Placement) -> SoftmaxProgram:
+    """Return the program of an attention that computes its softmax itself; several changes share it."""
+    site = one.site
+    program = ports.softmax.get(site.owner)
+    if program is None:
         assert site.softmax is not None and site.query is not None and isinstance(site.shape, Heads)
+        core = model.get_submodule(site.owner)
         inside = f"{site.query.module}.".startswith(f"{site.owner}.")
         tape = FirstTape() if inside else Tape()  # before the attention, the last call counts
         ports.at(Port(site.query.module, "output")).tapes.append(tape)
         scaling = site.softmax / math.sqrt(site.shape.key_dim)
-        begin = BeginSoftmax(SoftmaxProgram(tape, site.query, site.shape.query_heads, scaling, inside=inside))
-        core.register_forward_pre_hook(begin)
-        core.register_forward_hook(EndSoftmax(begin.program), always_call=True)
-        join = JoinSoftmax(begin.program)
-        model.get_submodule(site.value.module).register_forward_pre_hook(join, with_kwargs=True)
-    begin.program.items.append(_head_item(model, ports, record, one))
+        program = SoftmaxProgram(tape, site.query, site.shape.query_heads, scaling, inside=inside)
+        ports.softmax[site.owner] = program
+        ports.hooks.before(core, BeginSoftmax(program))
+        ports.hooks.after(core, EndSoftmax(program), always=True)
+        ports.hooks.before(model.get_submodule(site.value.module), JoinSoftmax(program), with_kwargs=True)
+    return program
 
 
-def _install_stack_hooks(model: nn.Module, active: list[Record]) -> None:
+def install_stack_hooks(
+    model: nn.Module, hooks: Hooks, active: Sequence[Record], stacks: Sequence[Sequence[Record]] = ()
+) -> None:
+    """Register what stacks with attachments need: gradients under checkpoints, positions beside learned keys.
+
+    ``stacks`` are the attachments of every row, where rows have different ones.
+    """
     for root, entry, first_block in sorted({stack for record in active for stack in record.plan.stacks}):
         block = _checkpointed(model, first_block)
         if entry:
-            model.get_submodule(entry).register_forward_hook(EntryHook(block))
-        model.get_submodule(root).register_forward_pre_hook(VectorsHook(block), with_kwargs=True)
-    rotary = {
-        one.site.stack_root
-        for record in active
-        for one in record.plan.placements
-        if one.site.stack.rotary and isinstance(one.modification.form, HeadAttention)
-    }
-    for root in sorted(rotary):
+            hooks.after(model.get_submodule(entry), EntryHook(block))
+        hooks.before(model.get_submodule(root), VectorsHook(block), with_kwargs=True)
+    for root in sorted({root for record in active for root in record.rotary}):
         stack = model.get_submodule(root)
-        hook: Any = PositionHook(argument_names(stack))
-        stack.register_forward_pre_hook(hook, with_kwargs=True)
+        rows = tuple(any(root in record.rotary for record in row) for row in stacks)
+        hooks.before(stack, PositionHook(argument_names(stack), rows), with_kwargs=True)
 
 
 def _checkpointed(model: nn.Module, block: str) -> nn.Module:

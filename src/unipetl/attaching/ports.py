@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from unipetl.architectures import Columns
 from unipetl.composition import Add, Multiply
 from unipetl.forms import Delta
+from unipetl.forms.form import by_row
 from unipetl.method import Modification
 
 
@@ -38,7 +39,7 @@ class Change(nn.Module):
         """Return ``h + s * change`` in the dtype of ``h``; both of any equal shape."""
         change = change.to(h.dtype)
         if self.scale is not None:
-            return h + self.scale.to(h.dtype) * change
+            return h + by_row(self.scale.to(h.dtype), h) * change
         composition = self.modification.composition
         scale = composition.scale if isinstance(composition, Add) else 1.0
         assert isinstance(scale, float)
@@ -78,11 +79,18 @@ class Item:
 
 @dataclass
 class Step:
-    """The changes of one attachment to one representation; all of them read the same h."""
+    """The changes of one attachment to one representation; all of them read the same h.
+
+    Attributes:
+        rank: of the representation, in the order of the computation.
+        columns: the part of the last axis that is the representation; None is all of it.
+        level: the attachment's number in the order of stacking.
+    """
 
     rank: int
     items: list[Item]
     columns: Columns | None = None
+    level: int = 0
 
     def apply(self, h: Tensor, own_input: Tensor | None) -> Tensor:
         """Return the changed h (..., features): first every factor, then every addend."""

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from unipetl.architectures import StackTable
+from unipetl.attaching.hooks import Hooks
 from unipetl.attaching.state import Record
 from unipetl.errors import AttachError
 from unipetl.forms import Prompt
 from unipetl.forms.prompt import PromptDelta
+from unipetl.planning import Placement
 
 
 @dataclass
@@ -52,6 +54,18 @@ class Prompts:
         for delta in reversed(self.deltas):
             vectors = delta(vectors)
         return arranged(vectors, self.order)
+
+    def mask(self, like: Tensor) -> Tensor:
+        """Return the prompt's part (batch, l) of a mask ``like`` (batch, n)."""
+        return torch.ones(like.shape[0], self.length, dtype=like.dtype, device=like.device)
+
+    def order_for(self, mask: Tensor) -> Tensor | None:
+        """Return where [prompt; tokens] stand in every row, (batch, l + n); None is that order itself."""
+        return order_of(mask, self.length)
+
+    def counted(self, batch: int, device: torch.device) -> Tensor | None:
+        """Return which rows, (batch, 1), have their positions counted from the mask; None means all."""
+        del batch, device
 
     def without(self, part: Tensor) -> Tensor:
         """Map (batch, l + n, d) to the tokens' (batch, n, d)."""
@@ -114,18 +128,20 @@ class LengthenStack:
             )
         if mask is None:
             mask = torch.ones(batch, seen + n, dtype=torch.long, device=source.device)
-        order = order_of(mask, prompts.length)
+        order = prompts.order_for(mask)
         prompts.order = order if prompts.lengthened else None
         positions = kwargs.get("position_ids")
         if positions is None and "position_ids" in self.names and table.prompt_at == "tokens" and table.causal:
             positions = _positions(mask, n, seen, count_padding=table.rotary)
+            counted = prompts.counted(batch, mask.device)
+            if counted is not None:
+                positions = torch.where(counted, positions, _positions(mask, n, seen, count_padding=False))
         if prompts.lengthened and positions is not None and table.rotary:
             before = torch.arange(-prompts.length, 0, device=positions.device).expand(positions.shape[0], -1)
             positions = arranged(torch.cat([before, positions], dim=1), order)
         if positions is not None:
             kwargs["position_ids"] = positions
-        ones = torch.ones(batch, prompts.length, dtype=mask.dtype, device=mask.device)
-        kwargs["attention_mask"] = arranged(torch.cat([ones, mask], dim=1), order)
+        kwargs["attention_mask"] = arranged(torch.cat([prompts.mask(mask), mask], dim=1), order)
         if prompts.lengthened and table.prompt_at == "tokens":
             tokens = prompts.tokens(ids) * prompts.scale if embeds is None else embeds
             kwargs["inputs_embeds"] = prompts.prepend(tokens)
@@ -215,18 +231,22 @@ class ShortenResult:
 class LengthenMemory:
     """Forward pre-hook on a decoder: lets it see the prompt's results among the encoder's."""
 
+    prompts: Prompts
     names: tuple[str, ...]
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the arguments with the memory's mask lengthened to the memory."""
         kwargs = {**dict(zip(self.names, args, strict=False)), **kwargs}
         memory, mask = kwargs.get("encoder_hidden_states"), kwargs.get("encoder_attention_mask")
-        if memory is None or mask is None or mask.dim() != 2 or mask.shape[1] >= memory.shape[1]:
+        if memory is None or (mask is not None and mask.dim() != 2):
             return None
-        length = memory.shape[1] - mask.shape[1]
-        kwargs["encoder_attention_mask"] = arranged(
-            nn.functional.pad(mask, (length, 0), value=1), order_of(mask, length)
-        )
+        tokens = memory.shape[1] - self.prompts.length
+        if mask is None and self.prompts.lengthened and memory.shape[1] == self.prompts.total:
+            mask = torch.ones(memory.shape[0], tokens, dtype=torch.long, device=memory.device)
+        if mask is None or mask.shape[1] != tokens:
+            return None
+        whole = torch.cat([self.prompts.mask(mask), mask], dim=1)
+        kwargs["encoder_attention_mask"] = arranged(whole, self.prompts.order_for(mask))
         return (), kwargs
 
 
@@ -238,41 +258,50 @@ def is_prompt_hook(hook: object) -> bool:
     return isinstance(hook, _HOOKS)
 
 
-def install_prompts(model: nn.Module, active: list[Record]) -> None:
+def install_prompts(model: nn.Module, hooks: Hooks, active: list[Record]) -> None:
     """Register the hooks of every active prompt."""
     stacks: dict[str, Prompts] = {}
     for record in active:
         for one in record.plan.placements:
             if isinstance(one.modification.form, Prompt):
-                root, table = one.site.stack_root, one.site.stack
-                stack = model.get_submodule(root)
+                root = one.site.stack_root
                 if root not in stacks:
-                    scale = float(getattr(stack, table.scale)) if table.scale else 1.0
-                    stacks[root] = Prompts(table, stack.get_submodule(table.tokens), scale)
+                    stacks[root] = prompts_of(model, one, Prompts)
                 delta = record.changes[one.key].delta
                 assert isinstance(delta, PromptDelta)
                 stacks[root].deltas.append(delta)
     for root, prompts in stacks.items():
-        _install_stack(model, root, prompts)
+        install_prompt_hooks(model, hooks, root, prompts)
 
 
-def _install_stack(model: nn.Module, root: str, prompts: Prompts) -> None:
+P = TypeVar("P", bound=Prompts)
+
+
+def prompts_of(model: nn.Module, one: Placement, kind: type[P], **fields: Any) -> P:
+    """Return the prompts of the stack in which ``one`` is, none as yet."""
+    table, stack = one.site.stack, model.get_submodule(one.site.stack_root)
+    scale = float(getattr(stack, table.scale)) if table.scale else 1.0
+    return kind(table, stack.get_submodule(table.tokens), scale, **fields)
+
+
+def install_prompt_hooks(model: nn.Module, hooks: Hooks, root: str, prompts: Prompts) -> None:
+    """Register what lengthens and shortens one stack."""
     stack, table = model.get_submodule(root), prompts.table
-    stack.register_forward_pre_hook(LengthenStack(prompts, argument_names(stack)), with_kwargs=True)
+    hooks.before(stack, LengthenStack(prompts, argument_names(stack)), with_kwargs=True)
     if table.prompt_at == "entry":
-        stack.get_submodule(table.entry).register_forward_pre_hook(LengthenEntry(prompts))
+        hooks.before(stack.get_submodule(table.entry), LengthenEntry(prompts))
     for path in table.positions:
         embedding = stack.get_submodule(path)
-        embedding.register_forward_pre_hook(ShortenPositions(prompts), with_kwargs=True)
-        embedding.register_forward_hook(PadPositions(prompts))
+        hooks.before(embedding, ShortenPositions(prompts), with_kwargs=True)
+        hooks.after(embedding, PadPositions(prompts))
     decoder = _decoder_beside(model, root)
     if decoder is not None:
-        decoder.register_forward_pre_hook(LengthenMemory(argument_names(decoder)), with_kwargs=True)
+        hooks.before(decoder, LengthenMemory(prompts, argument_names(decoder)), with_kwargs=True)
         return
     parent = table.blocks.rpartition(".")[0]
     if parent:
-        stack.get_submodule(parent).register_forward_hook(ShortenResult(prompts))
-    stack.register_forward_hook(ShortenResult(prompts))
+        hooks.after(stack.get_submodule(parent), ShortenResult(prompts))
+    hooks.after(stack, ShortenResult(prompts))
 
 
 def argument_names(module: nn.Module) -> tuple[str, ...]:

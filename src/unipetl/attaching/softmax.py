@@ -18,7 +18,6 @@ from torch.overrides import TorchFunctionMode
 from unipetl.architectures import Projection, columns_of
 from unipetl.attaching.heads import HeadItem
 from unipetl.attaching.ports import Tape, first_argument, with_first_argument
-from unipetl.composition import Gate
 from unipetl.errors import AttachError
 from unipetl.inference.tracing import SOFTMAX
 
@@ -88,10 +87,13 @@ class SoftmaxProgram:
         """Return the probabilities of the model's own keys (..., n, m), and keep those of the learned ones."""
         blocks, found = [], []
         for item in self.items:
-            if isinstance(item.change.modification.composition, Gate):
-                query = item.own_query(self.own_query()) if item.delta.layer_norm is not None else self.own_query()
-                key, value = item.delta.keys_values(query.shape[0], query.dtype)
+            if item.gated:
+                query = item.own_query(self.own_query()) if item.has_query else self.own_query()
+                key, value = item.keys_values(query.shape[0], query.dtype)
                 logits = query @ key.transpose(-1, -2) * self.scaling
+                valid = item.valid(query.shape[0], query.device)
+                if valid is not None:
+                    logits = logits.masked_fill(~valid[:, None, None], float("-inf"))
                 blocks.append(logits.reshape(*scores.shape[:-1], -1).to(scores.dtype))
                 found.append((item, value))
         probabilities = softmax(torch.cat([*blocks, scores], dim=-1) if blocks else scores)
@@ -108,7 +110,7 @@ class SoftmaxProgram:
         Raises:
             AttachError: no softmax was computed in this call, so that a prefix would have no effect.
         """
-        gates = any(isinstance(item.change.modification.composition, Gate) for item in self.items)
+        gates = any(item.gated for item in self.items)
         if gates and self.own is None:
             raise AttachError(
                 "'attention.heads': this attention was found to compute a softmax of its own, and in this call it "
@@ -122,10 +124,9 @@ class SoftmaxProgram:
             own = weights.reshape(*shape, -1).to(value.dtype) @ value
             h = h + own.transpose(1, 2).reshape(h.shape).to(h.dtype)
         for item in self.items:
-            if not isinstance(item.change.modification.composition, Gate):
-                own_query = item.own_query(query) if item.delta.layer_norm is not None else query
-                change = item.delta(own_query, self.scaling, dropout).transpose(1, 2)
-                h = item.change.add_to(h, change.reshape(h.shape))
+            if not item.gated:
+                own_query = item.own_query(query) if item.has_query else query
+                h = item.joined(h, own_query, self.scaling, dropout)
         self.gated, self.q, self.queries.value = [], None, None
         return h
 

@@ -5,18 +5,33 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from unipetl.attaching.ports import Change
 from unipetl.errors import AttachError, unknown
-from unipetl.forms import Delta
+from unipetl.forms import Delta, HeadAttention, Shape
+from unipetl.method import Modification
 from unipetl.planning import Plan
+from unipetl.planning.own import CHILD, own_parameters
 from unipetl.planning.trained import STATE
 
-#: Name of the child module that holds the changes, in every module that has some.
-CHILD = "unipetl"
+__all__ = [
+    "CHILD",
+    "STATE",
+    "Holder",
+    "Record",
+    "State",
+    "own_parameters",
+    "retie",
+    "state_of",
+    "swap",
+    "take_over",
+    "trained_tensors",
+    "untie",
+]
 
 
 class Holder(nn.Module):
@@ -29,9 +44,9 @@ class Record:
 
     Attributes:
         changes: placement key -> its module; ``shared``: group key -> its module.
-        parked: name of a trained parameter of the model -> the values it does not have now: the
-            original ones while the attachment is active, the trained ones while it is not.
-        loaded_from: the folder it was loaded from, for messages.
+        parked: name of a trained parameter of the model -> the one that is not in the model now: the
+            original while the attachment is active, the trained one while it is not.
+        owners: name of a trained parameter -> every name it has in the model, its own first.
     """
 
     name: str
@@ -39,13 +54,35 @@ class Record:
     seed: int
     changes: dict[str, Change] = field(default_factory=dict)
     shared: dict[str, Delta] = field(default_factory=dict)
-    parked: dict[str, Tensor] = field(default_factory=dict)
+    parked: dict[str, nn.Parameter] = field(default_factory=dict)
+    owners: dict[str, tuple[str, ...]] = field(default_factory=dict)
     active: bool = True
+
+    @cached_property
+    def structures(self) -> tuple[int, ...]:
+        """For every placement a number that is equal exactly for changes of one structure at one place."""
+        return tuple(_structure(one.site.name, one.modification, one.shape) for one in self.plan.placements)
+
+    @cached_property
+    def rotary(self) -> frozenset[str]:
+        """The stacks in which learned keys, which carry no position, meet rotated queries."""
+        return frozenset(
+            one.site.stack_root
+            for one in self.plan.placements
+            if one.site.stack.rotary and isinstance(one.modification.form, HeadAttention)
+        )
 
     @property
     def key(self) -> str:
         """The name as part of a module path: letters and digits stay, anything else is spelt out."""
         return "at_" + re.sub(r"[^0-9A-Za-z]", lambda found: f"_{ord(found.group()):x}_", self.name)
+
+
+_STRUCTURES: dict[tuple[str, Modification, Shape], int] = {}
+
+
+def _structure(*structure: *tuple[str, Modification, Shape]) -> int:
+    return _STRUCTURES.setdefault(structure, len(_STRUCTURES))
 
 
 @dataclass
@@ -55,12 +92,23 @@ class State:
     Attributes:
         flags: the model's own ``requires_grad``, before the first attachment.
         untied: name of a parameter that is trained apart from the one it is tied to -> that one.
+        routing: the rows' attachments inside a ``with routed(...)`` block.
     """
 
     records: dict[str, Record] = field(default_factory=dict)
     flags: dict[str, bool] = field(default_factory=dict)
     untied: dict[str, nn.Parameter] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
+    routing: Any = None
+
+    def refuse_while_routed(self, what: str) -> None:
+        """Raise inside a ``with routed(...)`` block.
+
+        Raises:
+            AttachError: rows are routed.
+        """
+        if self.routing is not None:
+            raise AttachError(f"{what}: rows are routed; leave the `with routed(...)` block first.")
 
     def find(self, name: str | None) -> Record:
         """Return the attachment ``name``; None means the only one.
@@ -101,11 +149,6 @@ def retie(model: nn.Module, state: State, names: Iterable[str]) -> None:
         setattr(model.get_submodule(path), last, state.untied.pop(name))
 
 
-def own_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the model's own parameters, without those of attachments."""
-    return {name: p for name, p in model.named_parameters() if f".{CHILD}." not in f".{name}"}
-
-
 def trained_tensors(model: nn.Module, record: Record) -> dict[str, Tensor]:
     """Return every trained tensor of an attachment under its file name.
 
@@ -119,17 +162,34 @@ def trained_tensors(model: nn.Module, record: Record) -> dict[str, Tensor]:
     for key, shared in record.shared.items():
         for name, parameter in shared.named_parameters():
             tensors[f"shared/{key}/{name}"] = parameter
-    own = own_parameters(model)
     for name, _ in record.plan.trained:
-        tensors[f"model/{name}"] = own[name] if record.active else record.parked[name]
+        tensors[f"model/{name}"] = model.get_parameter(name) if record.active else record.parked[name]
     return tensors
 
 
+def take_over(model: nn.Module, record: Record) -> None:
+    """Make an attachment's own copy of every parameter of the model that it trains; the model keeps its own."""
+    if not record.plan.trained:
+        return
+    names: dict[int, list[str]] = {}
+    for name, parameter in own_parameters(model, remove_duplicate=False).items():
+        names.setdefault(id(parameter), []).append(name)
+    for name, _ in record.plan.trained:
+        own = model.get_parameter(name)
+        record.parked[name] = nn.Parameter(own.detach().clone())
+        record.owners[name] = (name, *(other for other in names[id(own)] if other != name))
+
+
 def swap(model: nn.Module, record: Record) -> None:
-    """Exchange the model's trained parameters with the parked values."""
-    own = own_parameters(model)
-    with torch.no_grad():
-        for name, parked in record.parked.items():
-            current = own[name].detach().clone()
-            own[name].copy_(parked)
-            record.parked[name] = current
+    """Exchange the model's trained parameters with the parked ones: the objects, so no value is copied.
+
+    What was parked while the model was moved follows it now.
+    """
+    for name, parked in record.parked.items():
+        current = model.get_parameter(name)
+        if parked.device != current.device or parked.dtype != current.dtype:
+            parked.data = parked.data.to(current.device, current.dtype)
+        for path in record.owners[name]:
+            owner, _, last = path.rpartition(".")
+            model.get_submodule(owner)._parameters[last] = parked
+        record.parked[name] = current

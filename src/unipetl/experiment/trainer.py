@@ -115,7 +115,7 @@ class _TrainedTensorsOnly(_TokenBatches):
 
     def _restore(self, folder: str) -> None:
         trained = self._trained()
-        storage.restore(trained.model, folder, name=trained.name)
+        storage.reload(trained.model, folder, name=trained.name)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if self.args.should_save:

@@ -203,6 +203,8 @@ def _decide(
     model: nn.Module, names: str | Sequence[str] | None, *, dequantize: bool, architecture: Architecture | None
 ) -> _Work:
     state = state_of(model)
+    if state.routing is not None:
+        raise FoldError("rows are routed; leave the `with routed(...)` block first.")
     active = [state.records[name] for name in state.order if state.records[name].active]
     wanted = [names] if isinstance(names, str) else names
     chosen = active if wanted is None else [state.find(name) for name in wanted]

@@ -21,7 +21,20 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from unipetl.errors import MethodError
-from unipetl.forms.form import CastLayerNorm, Delta, Features, Form, Init, LayerNormAt, Shape, normal_, uniform_, zero_
+from unipetl.forms.form import (
+    CastLayerNorm,
+    Delta,
+    Features,
+    Form,
+    Init,
+    LayerNormAt,
+    Shape,
+    affine,
+    by_row,
+    normal_,
+    uniform_,
+    zero_,
+)
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh", "identity", "model"]
 
@@ -105,6 +118,8 @@ class Bottleneck(Form):
 class BottleneckDelta(Delta):
     """The trainable part of a [Bottleneck][]: ``down``, ``gate`` (r, in), ``up`` (out, r), biases and norm."""
 
+    by_row: ClassVar[bool] = True
+
     def __init__(self, form: Bottleneck, shape: Features) -> None:
         super().__init__()
         self.form = form
@@ -143,17 +158,18 @@ class BottleneckDelta(Delta):
         form, dtype = self.form, x.dtype
         if self.layer_norm is not None and form.layer_norm == "in":
             x = self.layer_norm(x)
-        z = nn.functional.linear(x, self.down.to(dtype), _cast(self.down_bias, dtype))
+        z = affine(x, self.down.to(dtype), _cast(self.down_bias, dtype))
         if self.gate is None:
             z = ACTIVATIONS[form.activation](z)
         else:
-            gate = nn.functional.linear(x, self.gate.to(dtype), _cast(self.gate_bias, dtype))
+            gate = affine(x, self.gate.to(dtype), _cast(self.gate_bias, dtype))
             z = ACTIVATIONS[form.activation](gate) * z
         if form.dropout:
             z = nn.functional.dropout(z, form.dropout, self.training)
-        change = nn.functional.linear(z, self.up.to(z.dtype), _cast(self.up_bias, z.dtype))
+        change = affine(z, self.up.to(z.dtype), _cast(self.up_bias, z.dtype))
         if self.layer_norm is not None and form.layer_norm == "out":
-            factor = form.inner_scale if self.inner_scale is None else self.inner_scale.to(change.dtype)
+            scale = self.inner_scale
+            factor = form.inner_scale if scale is None else by_row(scale.to(change.dtype), change)
             change = self.layer_norm(change * factor)
         return change
 

@@ -7,7 +7,7 @@ described by a [Shape][] alone, so forms know nothing of models.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -68,11 +68,69 @@ Shape = Features | Heads | Tokens | Experts
 
 
 class Delta(nn.Module):
-    """Abstract: the trainable part of one change at one place."""
+    """Abstract: the trainable part of one change at one place.
+
+    Where ``by_row`` is True, ``forward`` also takes parameters with one more axis in front, the row: row i of a batch
+    (rows, n, features) is then computed with the i-th values (see [affine][] and [by_row][]). A form without it is
+    computed once for each attachment where rows of a batch have different ones.
+    """
+
+    by_row: ClassVar[bool] = False
 
     @abstractmethod
     def reset(self, generator: torch.Generator) -> None:
         """Draw the initial values, in place, from ``generator`` (which lives on the CPU)."""
+
+    def stacked(self, others: Sequence[Delta]) -> Delta:
+        """Return a view of this with the parameters of ``others``, itself among them, stacked along a first axis."""
+        found = stack_modules(others)
+        assert isinstance(found, Delta)
+        return found
+
+
+def view_with(
+    module: nn.Module, parameters: Mapping[str, Tensor | None], modules: Mapping[str, nn.Module | None] | None = None
+) -> nn.Module:
+    """Return a module that shares everything with ``module`` but the parameters (and children) given."""
+    result: nn.Module = object.__new__(type(module))
+    result.__dict__.update({name: value for name, value in module.__dict__.items() if name not in parameters})
+    result.__dict__["_parameters"] = {**module._parameters, **parameters}
+    result.__dict__["_modules"] = {**module._modules, **(modules or {})}
+    return result
+
+
+def stack_modules(modules: Sequence[nn.Module]) -> nn.Module:
+    """Return a view of the first module whose parameters are those of all, (modules, ...), in their graph."""
+    first = modules[0]
+    parameters = {
+        name: torch.stack([one.get_parameter(name) for one in modules])
+        for name, own in first._parameters.items()
+        if own is not None
+    }
+    children = {
+        name: stack_modules([one.get_submodule(name) for one in modules])
+        for name, child in first._modules.items()
+        if child is not None
+    }
+    return view_with(first, parameters, children)
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Map x (..., in) to (..., out) with ``weight`` (out, in); row by row (rows, n, in) with (rows, out, in)."""
+    if weight.dim() == 2:
+        return nn.functional.linear(x, weight, bias)
+    if bias is None:
+        return torch.bmm(x, weight.transpose(1, 2))
+    return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+
+
+def by_row(values: Tensor, like: Tensor) -> Tensor:
+    """Return ``values`` (f,), or (rows, f) of which each serves as many rows of ``like``, to be used beside it."""
+    if values.dim() == 1:
+        return values
+    each = like.shape[0] // values.shape[0]
+    values = values if each == 1 else values.repeat_interleave(each, dim=0)
+    return values.view(values.shape[0], *(1 for _ in like.shape[2:]), values.shape[1])
 
 
 class Form(Axis):
@@ -124,6 +182,8 @@ def zero_(parameter: nn.Parameter | None) -> None:
 class CastLayerNorm(Delta):
     """Layer norm over the last axis, computed in the input's dtype with its own (float32) parameters."""
 
+    by_row: ClassVar[bool] = True
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(width))
@@ -137,6 +197,9 @@ class CastLayerNorm(Delta):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., width) to (..., width)."""
-        return nn.functional.layer_norm(
-            x, self.weight.shape, self.weight.to(x.dtype), self.bias.to(x.dtype), LAYER_NORM_EPS
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        if weight.dim() == 1:
+            return nn.functional.layer_norm(x, weight.shape, weight, bias, LAYER_NORM_EPS)
+        return nn.functional.layer_norm(x, x.shape[-1:], None, None, LAYER_NORM_EPS) * by_row(weight, x) + by_row(
+            bias, x
         )

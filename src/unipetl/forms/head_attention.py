@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from torch import Tensor, nn
 
 from unipetl.axis import refuse_truth
-from unipetl.forms.form import CastLayerNorm, Delta, Form, Heads, Init, Shape, normal_, uniform_, zero_
+from unipetl.forms.form import CastLayerNorm, Delta, Form, Heads, Init, Shape, normal_, uniform_, view_with, zero_
 
 
 class Mlp(BaseModel):
@@ -128,6 +128,8 @@ class HeadReparametrization(Delta):
 class HeadAttentionDelta(Delta):
     """The trainable part of a [HeadAttention][] at one attention: ``key`` (l, d_k), ``value`` (l, d_v)."""
 
+    by_row: ClassVar[bool] = True
+
     def __init__(self, form: HeadAttention, shape: Heads, shared: HeadReparametrization | None, index: int) -> None:
         super().__init__()
         self.form = form
@@ -149,20 +151,39 @@ class HeadAttentionDelta(Delta):
         if self.layer_norm is not None:
             self.layer_norm.reset(generator)
 
-    def keys_values(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return learned keys (b, key heads, l, key size) and values (b, key heads, l, value size).
-
-        b is 1, or ``batch`` where dropout draws per example.
-        """
+    def direct(self) -> tuple[Tensor, Tensor]:
+        """Return the learned keys (l, d_k) and values (l, d_v), computed by the MLP if there is one."""
         shared = self._shared[0]
         if shared is not None:
             key, value = shared(self.index)
-        else:
-            assert self.key is not None and self.value is not None
-            key, value = self.key, self.value
+            return key, value
+        assert self.key is not None and self.value is not None
+        return self.key, self.value
+
+    def stacked(self, others: Sequence[Delta]) -> HeadAttentionDelta:
+        """Return a view of this with keys (rows, l, d_k) and values (rows, l, d_v): MLPs are computed one by one."""
+        pairs = [one.direct() for one in others if isinstance(one, HeadAttentionDelta)]
+        norms = [one.layer_norm for one in others if isinstance(one, HeadAttentionDelta) and one.layer_norm is not None]
+        values = {
+            "key": torch.stack([key for key, _ in pairs]),
+            "value": torch.stack([value for _, value in pairs]),
+        }
+        result = view_with(self, values, {"layer_norm": norms[0].stacked(norms)} if norms else None)
+        assert isinstance(result, HeadAttentionDelta)
+        result._shared = (None,)
+        return result
+
+    def keys_values(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return learned keys (b, key heads, l, key size) and values (b, key heads, l, value size).
+
+        b is 1, or ``batch`` where dropout draws per example, or rows have keys of their own.
+        """
+        key, value = self.direct()
         heads, length = self.shape.key_heads, self.form.length
-        key = key.to(dtype).view(1, length, heads, self.shape.key_dim).transpose(1, 2)
-        value = value.to(dtype).view(1, length, heads, self.shape.value_dim).transpose(1, 2)
+        key = key.to(dtype).view(-1, length, heads, self.shape.key_dim).transpose(1, 2)
+        value = value.to(dtype).view(-1, length, heads, self.shape.value_dim).transpose(1, 2)
+        if key.shape[0] not in (1, batch):
+            key, value = (one.repeat_interleave(batch // one.shape[0], dim=0) for one in (key, value))
         if self.form.dropout and self.training:
             key = nn.functional.dropout(key.expand(batch, -1, -1, -1), self.form.dropout)
             value = nn.functional.dropout(value.expand(batch, -1, -1, -1), self.form.dropout)

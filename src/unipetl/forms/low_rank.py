@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from unipetl.forms.form import Delta, Features, Form, Init, Shape, normal_, uniform_, zero_
+from unipetl.forms.form import Delta, Features, Form, Init, Shape, affine, normal_, uniform_, zero_
 
 
 class LowRank(Form):
@@ -61,6 +61,8 @@ class LowRank(Form):
 class LowRankDelta(Delta):
     """The trainable part of a [LowRank][]: ``down`` (r, in), ``up`` (out, r)."""
 
+    by_row: ClassVar[bool] = True
+
     def __init__(self, form: LowRank, shape: Features) -> None:
         super().__init__()
         self.form = form
@@ -83,8 +85,14 @@ class LowRankDelta(Delta):
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features), in the dtype of ``x``; a lookup maps numbers (...) so."""
         if self.lookup:
-            return nn.functional.linear(nn.functional.embedding(x, self.down.T), self.up)
+            return affine(self._looked_up(x), self.up)
         if self.form.dropout:
             x = nn.functional.dropout(x, self.form.dropout, self.training)
-        z = nn.functional.linear(x, self.down.to(x.dtype))
-        return nn.functional.linear(z, self.up.to(z.dtype))
+        z = affine(x, self.down.to(x.dtype))
+        return affine(z, self.up.to(z.dtype))
+
+    def _looked_up(self, x: Tensor) -> Tensor:
+        """Map numbers (...) to columns of W_down (..., r), row by row where W_down is (rows, r, in)."""
+        if self.down.dim() == 2:
+            return nn.functional.embedding(x, self.down.T)
+        return self.down.transpose(1, 2).take_along_dim(x.unsqueeze(-1), dim=1)

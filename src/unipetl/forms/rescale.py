@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unipetl.forms.form import Delta, Features, Form, Shape
+from unipetl.forms.form import Delta, Features, Form, Shape, by_row
 
 
 class Rescale(Form):
@@ -46,6 +46,8 @@ class Rescale(Form):
 class RescaleDelta(Delta):
     """The trainable part of a [Rescale][]: ``factor`` (out,)."""
 
+    by_row: ClassVar[bool] = True
+
     def __init__(self, shape: Features) -> None:
         super().__init__()
         self.factor = nn.Parameter(torch.empty(shape.out_features))
@@ -57,4 +59,4 @@ class RescaleDelta(Delta):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the factors (out,) in the dtype of ``x``."""
-        return self.factor.to(x.dtype)
+        return by_row(self.factor.to(x.dtype), x)

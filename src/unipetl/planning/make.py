@@ -15,6 +15,7 @@ from unipetl.errors import ArchitectureError, PlanError
 from unipetl.inference import Inferred, base_path, infer, infer_from_shapes
 from unipetl.method import Method
 from unipetl.planning.blueprint import Plan
+from unipetl.planning.own import own_parameters
 from unipetl.planning.places import place, unreached
 from unipetl.planning.trained import STATE, head_parameters, is_task_head, trained_parameters
 from unipetl.planning.versions import check_transformers
@@ -52,7 +53,6 @@ def plan(
     placements, groups = place(method, module, sites)
     head = head_parameters(module, base, sites)
     trained = trained_parameters(method, module, head, train_head=train_head)
-    sizes = {id(p): p.numel() for name, p in module.named_parameters() if ".unipetl." not in f".{name}"}
     return Plan(
         method=method,
         model_class=type(module).__name__,
@@ -64,7 +64,7 @@ def plan(
         trained=trained,
         stacks=_entries(sites),
         head=head if is_task_head(module) else (),
-        base_parameters=sum(sizes.values()),
+        base_parameters=sum(parameter.numel() for parameter in own_parameters(module).values()),
         notes=unreached(method, module, base, table),
     )
 

@@ -10,6 +10,7 @@ from unipetl.architectures import Site
 from unipetl.architectures.embeddings import output_embedding, token_embedding
 from unipetl.errors import PlanError
 from unipetl.method import Method
+from unipetl.planning.own import own_modules, own_parameters
 
 #: Attribute of a model with attachments that holds their state, its own flags among it.
 STATE = "_unipetl_state"
@@ -37,10 +38,10 @@ def head_parameters(model: nn.Module, base: str, sites: Sequence[Site]) -> tuple
         output = output_embedding(model)
         tokens = token_embedding(model)
         tied = {id(parameter) for parameter in tokens.parameters()} if isinstance(tokens, nn.Module) else set()
-        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        names = {id(parameter): name for name, parameter in own_parameters(model).items()}
         return tuple(
             f"{path}.{name}" if id(parameter) in tied else names[id(parameter)]
-            for path, module in model.named_modules()
+            for path, module in own_modules(model)
             if output is not None and module is output
             for name, parameter in module.named_parameters()
         )
@@ -49,10 +50,8 @@ def head_parameters(model: nn.Module, base: str, sites: Sequence[Site]) -> tuple
     shared = {id(parameter) for parameter in tokens.parameters()} if isinstance(tokens, nn.Module) else set()
     return tuple(
         name
-        for name, parameter in model.named_parameters()
-        if not any(name.startswith(f"{root}.") for root in inside if root)
-        and ".unipetl." not in f".{name}"
-        and id(parameter) not in shared
+        for name, parameter in own_parameters(model).items()
+        if not any(name.startswith(f"{root}.") for root in inside if root) and id(parameter) not in shared
     )
 
 
@@ -71,15 +70,15 @@ def trained_parameters(
     """
     tokens = token_embedding(model)
     embeddings = {id(p) for p in tokens.parameters()} if isinstance(tokens, nn.Module) else set()
-    flags = own_flags(model)
+    flags, own = own_flags(model), own_parameters(model)
     fixed = {name for name, trainable in flags.items() if not trainable and "embed_positions" in name}  # sinusoids
     wanted = set(head) if "head" in method.train or (train_head and is_task_head(model)) else set()
     for group in method.train:
         before = len(wanted)
-        for name, parameter in model.named_parameters():
+        for name, parameter in own.items():
             owner, _, last = name.rpartition(".")
             norm = "norm" in owner.rpartition(".")[2].lower() or owner.rpartition(".")[2].startswith("ln_")
-            if ".unipetl." in f".{name}" or name in fixed:
+            if name in fixed:
                 continue
             if (
                 group == "all"
@@ -91,15 +90,11 @@ def trained_parameters(
             raise PlanError(f"train {group!r}: {type(model).__name__} has no such parameters.")
     if "all" in method.train:  # a tied output projection is trained as what it is tied to
         wanted &= set(flags)
-    everything = model.named_parameters(remove_duplicate=False)
-    return tuple((name, p.numel()) for name, p in everything if name in wanted)
+    everything = own_parameters(model, remove_duplicate=False)
+    return tuple((name, p.numel()) for name, p in everything.items() if name in wanted)
 
 
 def own_flags(model: nn.Module) -> dict[str, bool]:
     """Return ``requires_grad`` of the model's own parameters, as it was before anything was attached."""
     before: dict[str, bool] = getattr(model.__dict__.get(STATE), "flags", {})
-    return {
-        name: before.get(name, parameter.requires_grad)
-        for name, parameter in model.named_parameters()
-        if ".unipetl." not in f".{name}"
-    }
+    return {name: before.get(name, parameter.requires_grad) for name, parameter in own_parameters(model).items()}

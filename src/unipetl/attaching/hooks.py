@@ -1,0 +1,94 @@
+"""What was put where: every hook, program and replaced method that attachments put on a model, in one list.
+
+The list lies beside the state of the attachments. Taking everything off again walks this list and not the model, so
+it costs what is there and not what the model is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from unipetl.attaching.heads import HeadProgram, view_of
+
+#: Attribute of a model that holds the list.
+INSTALLED = "_unipetl_installed"
+#: Attribute of an attention module that holds the changes inside it.
+HEADS = "_unipetl_heads"
+
+Kind = Literal["before", "after", "heads", "method"]
+
+
+@dataclass(frozen=True)
+class Put:
+    """One thing that was put on a module; ``number`` is a hook's handle, ``name`` that of a method."""
+
+    module: nn.Module
+    kind: Kind
+    number: int = -1
+    name: str = ""
+    before: Any = None
+
+
+class Hooks:
+    """Puts things on the modules of one model, and remembers each as it does."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.installed: list[Put] = model.__dict__.setdefault(INSTALLED, [])
+
+    def before(self, module: nn.Module, hook: Callable[..., Any], *, with_kwargs: bool = False) -> None:
+        """Register a forward pre-hook."""
+        handle = module.register_forward_pre_hook(hook, with_kwargs=with_kwargs)
+        self.installed.append(Put(module, "before", handle.id))
+
+    def after(
+        self,
+        module: nn.Module,
+        hook: Callable[..., Any],
+        *,
+        prepend: bool = False,
+        with_kwargs: bool = False,
+        always: bool = False,
+    ) -> None:
+        """Register a forward hook; ``prepend`` puts it before those of others, ``always`` calls it on errors, too."""
+        handle = module.register_forward_hook(hook, prepend=prepend, with_kwargs=with_kwargs, always_call=always)
+        self.installed.append(Put(module, "after", handle.id))
+
+    def heads(self, core: nn.Module) -> HeadProgram:
+        """Return the program of an attention module, which gets a view of its config that names our attention."""
+        if HEADS not in core.__dict__:
+            self.installed.append(Put(core, "heads"))
+            core.__dict__[HEADS] = HeadProgram()
+            anything: Any = core
+            anything.config = view_of(anything.config)
+        program: HeadProgram = core.__dict__[HEADS]
+        return program
+
+    def method(self, module: nn.Module, name: str, replacement: Callable[..., Any]) -> None:
+        """Let ``replacement`` stand before a method of one module, or before what stands there already."""
+        self.installed.append(Put(module, "method", name=name, before=module.__dict__.get(name)))
+        module.__dict__[name] = replacement
+
+
+def take_off(model: nn.Module) -> None:
+    """Remove everything that [Hooks][] put on ``model``."""
+    for one in reversed(model.__dict__.pop(INSTALLED, [])):
+        module, number = one.module, one.number
+        if one.kind == "before":
+            module._forward_pre_hooks.pop(number, None)
+            module._forward_pre_hooks_with_kwargs.pop(number, None)
+        elif one.kind == "after":
+            module._forward_hooks.pop(number, None)
+            module._forward_hooks_with_kwargs.pop(number, None)
+            module._forward_hooks_always_called.pop(number, None)
+        elif one.kind == "heads":
+            del module.__dict__[HEADS]
+            core: Any = module
+            core.config = core.config._unipetl_config
+        else:
+            del module.__dict__[one.name]
+            if one.before is not None:
+                module.__dict__[one.name] = one.before
