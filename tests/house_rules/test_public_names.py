@@ -31,6 +31,7 @@ PUBLIC = {
     "activate",
     "detach",
     "summary",
+    "fit_budget",
     # no cost at inference
     "fold",
     "unfold",
