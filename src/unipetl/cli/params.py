@@ -52,14 +52,11 @@ def command(
     from unipetl.sizes import sizes
 
     skeleton = models.skeleton(models.resolve_config(model), model_class)
-    given = method or [name for name in catalogue.names() if budget is None or sizes(name)]
-    if budget is not None:
-        given = [_within(text, skeleton, budget, count) for text in given]
-    methods = {text: read_method(text) for text in given}
     plans: dict[str, Plan | str] = {}
-    for text, one in methods.items():
+    for text in method or [name for name in catalogue.names() if budget is None or sizes(name)]:
         try:
-            plans[text] = planning.plan(one, skeleton, train_head=train_head)
+            fitted = text if budget is None else _within(text, skeleton, budget, count)
+            plans[fitted] = planning.plan(read_method(fitted), skeleton, train_head=train_head)
         except PlanError as error:
             if method:
                 raise

@@ -2,35 +2,51 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from unipetl.cli import screen
-from unipetl.cli.options import Json, examples
+from unipetl.cli.options import Budget, Json, Rule, examples
+from unipetl.cli.reproduced import show_claims, show_planned, show_reproduced, show_small
+from unipetl.cli.train import set_field
 from unipetl.cli.watching import compared, hushed, resumable
 
 if TYPE_CHECKING:
-    from unipetl.reproduction.claims_page import Findings
-    from unipetl.reproduction.small import Study
+    from unipetl.reproduction.choosing import Choice
 
 EXAMPLES = examples(
-    ("the paper's claims on two small tasks, with seeds and intervals", "unipetl reproduce claims --scale small"),
-    ("with SST-2 from files of your own", "unipetl reproduce claims --scale small --data DIR"),
+    ("what two rows would take, and their share of parameters", "unipetl reproduce table6 --rows mam,lora --dry-run"),
+    ("run them, on files of your own", "unipetl reproduce table6 --rows mam,lora --task xsum --data DIR"),
+    ("the paper's claims on two small tasks, with seeds", "unipetl reproduce claims --scale small --jobs 2"),
+    ("every recipe of the paper as a file", "unipetl reproduce recipes -o recipes/paper"),
 )
 Scale = Literal["paper", "small"]
+GO_ON = "The same command goes on with what is missing."
 
 
 def command(
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="A table or figure of the paper, or claims.")],
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="table2, 3, 4, 5, 6 or 12; figure2, 4 or 5; claims; or recipes.")
+    ],
+    rows: Annotated[str | None, typer.Option("--rows", metavar="ROW,...", help="Rows by their keys; else all.")] = None,
+    task: Annotated[str | None, typer.Option("--task", "-t", metavar="TASK", help="One of the tasks alone.")] = None,
     scale: Annotated[Scale, typer.Option("--scale", help="The paper's models and data, or small ones.")] = "paper",
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR", help="A folder with files of the data, in place of the hub.")
-    ] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", metavar="MODEL", help="A folder or a hub name; else the paper's.")
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="A folder with files of the data, in place of the hub.")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option("--seed", help="In place of the paper's; repeatable.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A field of the recipes, as in `unipetl train`; repeatable."),
+    ] = None,
+    budget: Budget = None,
+    count: Rule = "paper",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where it goes; else below runs/.")
     ] = None,
@@ -41,70 +57,119 @@ def command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and stop.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run the paper's experiments again.
+    """Run the paper's experiments again: its tables and figures row by row, or its claims on small models and data.
 
-    Finished runs are not made again, so the same command goes on where it was interrupted.
+    Results stand beside the printed numbers, shares of parameters beside the printed ones, with what the paper leaves
+    open or prints differently. Finished runs are not made again, so the same command goes on where it was interrupted.
     """
-    if target != "claims" or scale != "small":
-        raise typer.BadParameter("only claims with --scale small for now.", param_hint="TARGET")
-    _claims(data, model, output, jobs, quick=quick, dry_run=dry_run, as_json=as_json)
-
-
-def _claims(
-    data: Path | None, model: str | None, output: Path | None, jobs: int, *, quick: bool, dry_run: bool, as_json: bool
-) -> None:
-    from unipetl.reproduction.claims_page import write_claims
-    from unipetl.reproduction.small import QUICK_SEEDS, SEEDS, run_small, small_study
-    from unipetl.reproduction.small_tasks import small_tasks
-
-    with hushed():
-        study = small_study(
-            small_tasks(data=data, model=model, quick=quick),
-            seeds=QUICK_SEEDS if quick else SEEDS,
-            name="Small study, quick" if quick else "Small study",
-        )
-    directory = output or Path("runs") / ("small-quick" if quick else "small")
-    if dry_run:
-        _show_study(study, directory, as_json=as_json)
+    if target == "recipes":
+        _recipes(output, as_json=as_json)
         return
-    with resumable("The same command goes on with what is missing."), compared() as listener:
-        run_small(study, directory, jobs=jobs, progress=listener, stage=lambda line: screen.say(line))
-    found = write_claims(directory)
+    if scale == "small":
+        _refuse({"--rows": rows, "--set": settings, "--budget": budget, "--task": task}, "--scale paper")
+        _small(target, data, model, output, jobs, seed, quick=quick, dry_run=dry_run, as_json=as_json)
+        return
+    _refuse({"--quick": quick}, "--scale small")
+    from unipetl.budget import Budget as Amount
+    from unipetl.reproduction.choosing import Choice
+
+    if target == "claims":
+        raise typer.BadParameter("claims are tested with --scale small.", param_hint="TARGET")
+    choice = Choice(
+        place=target,
+        rows=tuple(key.strip() for key in rows.split(",") if key.strip()) if rows else (),
+        task=task,
+        model=model,
+        data=data,
+        seeds=tuple(seed or ()),
+        budget=None if budget is None else Amount.read(budget),
+        rule=count,
+        changes=tuple(partial(_changed, setting) for setting in settings or ()),
+    )
+    _paper(choice, output or Path("runs") / "paper", jobs, dry_run=dry_run, as_json=as_json)
+
+
+def _changed(setting: str, data: dict[str, Any]) -> None:
+    set_field(data, setting)
+
+
+def _refuse(given: dict[str, object], belongs: str) -> None:
+    for name, value in given.items():
+        if value:
+            raise typer.BadParameter(f"it belongs to {belongs}.", param_hint=name)
+
+
+def _recipes(output: Path | None, *, as_json: bool) -> None:
+    from unipetl.reproduction.paper import write_recipes
+
+    folder = output or Path("recipes") / "paper"
+    written = write_recipes(folder)
     if as_json:
-        screen.show_json({"path": str(directory), **found.to_dict()})
+        screen.show_json({"path": str(folder), "files": [str(path) for path in written]})
     else:
-        _show_claims(found)
-        screen.show(f"\nin {directory}: claims.md, claims.json; every run in {directory}/rates and {directory}/study")
-    if found.comparison.failures:
-        screen.say(f"{screen.counted(len(found.comparison.failures), 'run')} failed.", style="red")
+        screen.show(f"{screen.counted(len(written), 'recipe')} in {folder}")
+
+
+def _paper(choice: Choice, directory: Path, jobs: int, *, dry_run: bool, as_json: bool) -> None:
+    from unipetl.reproduction.choosing import choose, without_half_precision
+    from unipetl.reproduction.running import check_models_and_data, reproduce
+
+    planned = choose(choice)
+    if dry_run:
+        show_planned(planned, as_json=as_json)
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        planned, changed = without_half_precision(planned)
+        if changed:
+            screen.say("There is no accelerator: training is in full precision, not in half.", style="yellow")
+    planned = [one for one in planned if not one.row.copied or choice.rows]
+    with hushed():
+        check_models_and_data(planned)
+    with resumable(GO_ON), compared() as listener:
+        found = reproduce(planned, directory, jobs=jobs, progress=listener)
+    show_reproduced(found, directory, as_json=as_json)
+    failures = [line for one in found for line in one.failures]
+    if failures:
+        screen.say(f"{screen.counted(len(failures), 'run')} failed. {GO_ON}", style="red")
         raise typer.Exit(1)
 
 
-def _show_study(study: Study, directory: Path, *, as_json: bool) -> None:
-    if as_json:
-        rates = {task.name: {one.label: one.tried(task.kind) for one in study.methods} for task in study.tasks}
-        screen.show_json(
-            {
-                "path": str(directory),
-                "methods": study.notations,
-                "rates": rates,
-                "seeds": list(study.seeds),
-                "runs": study.runs(),
-            }
+def _small(
+    target: str,
+    data: Path | None,
+    model: str | None,
+    output: Path | None,
+    jobs: int,
+    seed: list[int] | None,
+    *,
+    quick: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    from unipetl.reproduction.claims_page import write_claims
+    from unipetl.reproduction.small import QUICK_SEEDS, SEEDS, run_small, small_study
+    from unipetl.reproduction.small_methods import methods_of
+    from unipetl.reproduction.small_tasks import small_tasks
+
+    methods = methods_of(target)
+    with hushed():
+        study = small_study(
+            small_tasks(data=data, model=model, quick=quick),
+            methods=methods,
+            seeds=seed or (QUICK_SEEDS if quick else SEEDS),
+            name="Small study, quick" if quick else "Small study",
         )
+    own = "small" if target == "claims" else f"small-{target}"
+    directory = output or Path("runs") / (f"{own}-quick" if quick else own)
+    if dry_run:
+        show_small(study, directory, as_json=as_json)
         return
-    for task in study.tasks:
-        rows = [
-            [one.label, study.notations[task.name][one.label], ", ".join(f"{rate:g}" for rate in one.tried(task.kind))]
-            for one in study.methods
-        ]
-        screen.show(f"\n{task.name}", style="bold")
-        screen.show_table(("method", "notation", "learning rates tried"), rows)
-    screen.show(f"\n{screen.counted(study.runs(), 'run')} in {directory}, seeds {list(study.seeds)}")
-
-
-def _show_claims(found: Findings) -> None:
-    from unipetl.reproduction.claims_page import verdict_text
-
-    rows: list[list[object]] = [[one.claim.text, one.task, verdict_text(one)] for one in found.judged]
-    screen.show_table(("claim", "task", "verdict"), rows)
+    with resumable(GO_ON), compared() as listener:
+        run_small(study, directory, jobs=jobs, progress=listener, stage=lambda line: screen.say(line))
+    found = write_claims(directory)
+    show_claims(found, as_json=as_json)
+    if found.comparison.failures:
+        screen.say(f"{screen.counted(len(found.comparison.failures), 'run')} failed. {GO_ON}", style="red")
+        raise typer.Exit(1)

@@ -126,14 +126,14 @@ def _recipe(path: Path | None, given: dict[str, Any], settings: Sequence[str]) -
     data: dict[str, Any] = {} if path is None else load_recipe(path).resolved()
     data |= given
     for setting in settings:
-        _set(data, setting)
+        set_field(data, setting)
     missing = [f"--{name}" for name in ("task", "method") if name not in data]
     if missing:
         raise typer.BadParameter(f"name a recipe file, or give {' and '.join(missing)}.", param_hint="RECIPE")
     return Recipe(**data)
 
 
-def _set(data: dict[str, Any], setting: str) -> None:
+def set_field(data: dict[str, Any], setting: str) -> None:
     """Set what ``name=value`` says; the value is read as YAML."""
     import yaml
 

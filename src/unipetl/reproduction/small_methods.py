@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from unipetl.errors import RunError, unknown
+
 Kind = Literal["writing", "classification"]
 Size = Literal["main", "tiny"]
 
@@ -121,3 +123,29 @@ METHODS: tuple[SmallMethod, ...] = (
     SmallMethod(TINY_PA_ATTENTION, "parallel_adapter(rank=?, at=attention)", "tiny", HIGH_RATES),
     SmallMethod(TINY_PA_FFN, "parallel_adapter(rank=?)", "tiny", HIGH_RATES),
 )
+
+#: The methods that stand for the rows of a table or figure.
+ROWS: dict[str, tuple[str, ...]] = {
+    "table2": (FULL, BITFIT, PREFIX, LORA_ATTENTION, SA_FFN, MAM),
+    "table3": (PREFIX, SA_ATTENTION, SA_FFN, PA_ATTENTION, PA_FFN),
+    "table4": (PREFIX, PA_ATTENTION, TINY_PREFIX, TINY_PA_FFN, TINY_PA_ATTENTION, TINY_MH_PA),
+    "table5": (LORA_FFN, LORA_FFN_1, PA_FFN, SCALED_PA, LEARNED_PA),
+    "table6": (FULL, BITFIT, PROMPT, PREFIX, PFEIFFER, LORA_FFN, PA_FFN, PA_BOTH, PREFIX_LORA, MAM),
+    "table12": (PREFIX, LORA_ATTENTION, SA_ATTENTION, PA_ATTENTION, LORA_FFN, SA_FFN, PA_FFN),
+    "figure2": (FULL, BITFIT, PREFIX, SA_FFN, LORA_ATTENTION, MAM),
+    "figure4": (FULL, BITFIT, PREFIX, SA_FFN, LORA_ATTENTION),
+    "figure5": (PREFIX, PA_ATTENTION, LORA_ATTENTION, PA_FFN, LORA_FFN),
+}
+
+
+def methods_of(place: str) -> tuple[SmallMethod, ...]:
+    """Return the methods that stand for a table's or figure's rows; ``claims`` needs all.
+
+    Raises:
+        RunError: there is no such table or figure.
+    """
+    if place == "claims":
+        return METHODS
+    if place not in ROWS:
+        raise RunError(unknown("table or figure", place, (*ROWS, "claims")))
+    return tuple(one for one in METHODS if one.label in ROWS[place])

@@ -29,7 +29,6 @@ class SmallTask:
     Args:
         name: the task.
         kind: which of the paper's tasks it stands for.
-        metric: what it is judged by, and ``unit`` of a difference.
         limit, evaluation_limit: training examples, and examples that a result is of; None for all.
         tuning_limit: examples that learning rates are chosen on.
         training: what is particular to its training.
@@ -59,7 +58,7 @@ class SmallTask:
         return {name: value for name, value in given.items() if value}
 
 
-PRONOUNCE = SmallTask("pronounce", "writing", 3_200, 600, 300, {"per_device_train_batch_size": 16})
+PRONOUNCE = SmallTask("pronounce", "writing", 4_000, 600, 300, {"per_device_train_batch_size": 16})
 _CLASSIFYING = {"per_device_train_batch_size": 8, "train_sampling_strategy": "group_by_length"}  # less padding
 SENTIMENT = SmallTask("sentiment", "classification", 800, 600, 300, _CLASSIFYING)
 SST2 = SmallTask("sst2", "classification", 800, None, 400, _CLASSIFYING)
