@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-from typing import TypeVar, cast
 
 from unipetl import catalogue, notation
 from unipetl.method import Method, Modification
@@ -18,8 +17,6 @@ from unipetl.method import Method, Modification
 OPEN = "?"
 #: What sizes are called, as settings of the catalogue's methods and as fields of forms.
 SIZES = ("rank", "length")
-
-M = TypeVar("M", str, Method)
 
 
 def sizes(method: str | Method) -> tuple[int, ...]:
@@ -39,21 +36,19 @@ def sizes(method: str | Method) -> tuple[int, ...]:
     return tuple(size for call in _calls(ast.parse(method.strip(), mode="eval")) for _, size in _settings(call))
 
 
-def resized(method: M, largest: int) -> M:
-    """Return ``method`` with its largest size at ``largest`` and the others in proportion, none below 1.
+def resized(method: Method | str, largest: int) -> Method | str:
+    """Return ``method``, text as text, with its largest size at ``largest`` and the others in proportion, none below 1.
 
     Raises:
         NotationError, MethodError: the text is no method.
     """
     if isinstance(method, Method):
-        before = max(sizes(method), default=1)
-        changed = [_with_size(one, largest, before) for one in method.modifications]
-        return cast("M", Method(modifications=tuple(changed), train=method.train))
+        return _resized(method, largest)
     if OPEN in method:
-        return cast("M", method.replace(OPEN, str(largest)))
+        return method.replace(OPEN, str(largest))
     before = max(sizes(method), default=1)
     if not _is_call(method):  # YAML or JSON
-        return cast("M", resized(notation.parse(method), largest).canonical())
+        return _resized(notation.parse(method), largest).canonical()
     tree = ast.parse(method.strip(), mode="eval")
     for call in _calls(tree):
         given = {keyword.arg: keyword for keyword in call.keywords}
@@ -63,7 +58,13 @@ def resized(method: M, largest: int) -> M:
                 given[name].value = value
             else:
                 call.keywords.append(ast.keyword(name, value))
-    return cast("M", ast.unparse(tree))
+    return ast.unparse(tree)
+
+
+def _resized(method: Method, largest: int) -> Method:
+    before = max(sizes(method), default=1)
+    changed = [_with_size(one, largest, before) for one in method.modifications]
+    return Method(modifications=tuple(changed), train=method.train)
 
 
 def _scaled(size: int, largest: int, before: int) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from unipetl.errors import RunError
+from unipetl.errors import DownloadError, RunError
 from unipetl.experiment.comparing import PLAN, CompareListener, compare
 from unipetl.experiment.grid import ComparePlan, load_plan
 from unipetl.experiment.recipe import Recipe
@@ -63,7 +63,10 @@ def check_models_and_data(planned: Sequence[Planned]) -> None:
         if wanted not in seen:
             seen.append(wanted)
             task = get_task(one.recipe.task).configure(one.recipe.options)
-            task.prepare(model=one.recipe.model, limit=1, evaluation_limit=1)
+            try:
+                task.prepare(model=one.recipe.model, limit=1, evaluation_limit=1)
+            except DownloadError as error:
+                raise DownloadError(f"{error} Here that is --data DIR, a folder with train.jsonl and so on.") from error
 
 
 def reproduce(
