@@ -54,6 +54,11 @@ def test_rows_have_names_of_their_own_and_cite_notes_that_exist():
     assert cited == set(NOTES)
 
 
+def test_the_page_tells_every_note():
+    page = " ".join((ROOT / "docs" / "paper.md").read_text(encoding="utf-8").split())
+    assert [name for name, note in NOTES.items() if f"**{name}.** {note}" not in page] == []
+
+
 def test_equal_settings_have_equal_numbers_in_every_table():
     """What stands in two tables with the same method, and in runs of as many seeds, is printed alike."""
     differing = {"adapter", "sa-ffn"}  # the notes two-values-sa and two-values-1024 tell
