@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,6 +17,7 @@ from unipetl.cli.watching import compared, hushed, resumable
 
 if TYPE_CHECKING:
     from unipetl.reproduction.choosing import Choice
+    from unipetl.reproduction.small_tasks import SmallTask
 
 EXAMPLES = examples(
     ("what two rows would take, and their share of parameters", "unipetl reproduce table6 --rows mam,lora --dry-run"),
@@ -51,6 +53,9 @@ def command(
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where it goes; else below runs/.")
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at once.")] = 1,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="With --scale small: so many training examples.")
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="With --scale small: a few examples and two seeds, to see that all works.")
     ] = False,
@@ -66,10 +71,14 @@ def command(
         _recipes(output, as_json=as_json)
         return
     if scale == "small":
-        _refuse({"--rows": rows, "--set": settings, "--budget": budget, "--task": task}, "--scale paper")
-        _small(target, data, model, output, jobs, seed, quick=quick, dry_run=dry_run, as_json=as_json)
+        _refuse({"--rows": rows, "--set": settings, "--budget": budget}, "--scale paper")
+        from unipetl.reproduction.small_tasks import small_tasks
+
+        names = (task,) if task else ()
+        tasks = partial(small_tasks, names, data=data, model=model, limit=limit, quick=quick)
+        _small(target, tasks, output, jobs, seed, quick=quick, dry_run=dry_run, as_json=as_json)
         return
-    _refuse({"--quick": quick}, "--scale small")
+    _refuse({"--quick": quick, "--limit": limit}, "--scale small")
     from unipetl.budget import Budget as Amount
     from unipetl.reproduction.choosing import Choice
 
@@ -138,8 +147,7 @@ def _paper(choice: Choice, directory: Path, jobs: int, *, dry_run: bool, as_json
 
 def _small(
     target: str,
-    data: Path | None,
-    model: str | None,
+    tasks: Callable[[], tuple[SmallTask, ...]],
     output: Path | None,
     jobs: int,
     seed: list[int] | None,
@@ -151,12 +159,11 @@ def _small(
     from unipetl.reproduction.claims_page import write_claims
     from unipetl.reproduction.small import QUICK_SEEDS, SEEDS, run_small, small_study
     from unipetl.reproduction.small_methods import methods_of
-    from unipetl.reproduction.small_tasks import small_tasks
 
     methods = methods_of(target)
     with hushed():
         study = small_study(
-            small_tasks(data=data, model=model, quick=quick),
+            tasks(),
             methods=methods,
             seeds=seed or (QUICK_SEEDS if quick else SEEDS),
             name="Small study, quick" if quick else "Small study",

@@ -25,11 +25,12 @@ WORDS = {
 }
 RULE = """\
 Two methods are compared by their differences, seed by seed; the interval is the mean difference's 95 % interval by
-Student's t. A claim holds if the interval lies above zero (above minus the margin, where the claim is that two methods
-are equal), does not hold if it lies below, and is too close to call otherwise. A claim about every one of several pairs
-holds if it holds for each, and does not hold if it does not for one. p after Holm's correction takes into account that
-many claims are tested; verdicts that survive it are marked "sure". Intervals are about other seeds, on the same
-examples: another choice of examples or another model may give another verdict."""
+Student's t. A claim holds if the interval lies above zero (above minus the margin, where the claim is that two
+methods are equal), does not hold if it lies below, and is too close to call otherwise. A claim about every one of
+several pairs holds if it holds for each, and does not hold if one of k pairs goes the other way with k p below
+0.05. p after Holm's correction takes into account that many claims are tested; verdicts that survive it are marked
+"sure". Intervals are about other seeds, on the same examples: another choice of examples or another model may give
+another verdict."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def find_rows(place: str, keys: Sequence[str] = ()) -> tuple[Row, ...]:
         RunError: there is no such place or row; the message has the near match.
     """
     if place not in PLACES:
-        raise RunError(unknown("table or figure", place, (*PLACES, "claims")))
+        raise RunError(unknown("table or figure", place, (*PLACES, "claims", "recipes")))
     rows = {row.key: row for row in PLACES[place]}
     for key in keys:
         if key not in rows:

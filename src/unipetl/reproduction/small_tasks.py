@@ -62,20 +62,29 @@ PRONOUNCE = SmallTask("pronounce", "writing", 4_000, 600, 300, {"per_device_trai
 _CLASSIFYING = {"per_device_train_batch_size": 8, "train_sampling_strategy": "group_by_length"}  # less padding
 SENTIMENT = SmallTask("sentiment", "classification", 800, 600, 300, _CLASSIFYING)
 SST2 = SmallTask("sst2", "classification", 800, None, 400, _CLASSIFYING)
-TASKS = (PRONOUNCE, SENTIMENT, SST2)
+MNLI = SmallTask("mnli", "classification", 2_000, 2_000, 400, _CLASSIFYING)
+TASKS = (PRONOUNCE, SENTIMENT, SST2, MNLI)
+#: Tasks whose examples are files -> tokens that an input is cut to; the longest phrases of SST-2 have about 60.
+FROM_FILES = {"sst2": 64, "mnli": 128}
 #: What a quick study has instead, to see that everything works.
 QUICK: dict[str, Any] = {"limit": 160, "evaluation_limit": 60, "tuning_limit": 40}
 
 
 def small_tasks(
-    names: tuple[str, ...] = (), *, data: str | Path | None = None, model: str | None = None, quick: bool = False
+    names: tuple[str, ...] = (),
+    *,
+    data: str | Path | None = None,
+    model: str | None = None,
+    limit: int | None = None,
+    quick: bool = False,
 ) -> tuple[SmallTask, ...]:
     """Return the study's tasks.
 
     Args:
         names: which; none for ``pronounce``, and ``sst2`` if there is data for it, else ``sentiment``.
-        data: a folder with the files of ``sst2``, or with a folder ``sst2`` in it.
-        model: the encoder that classifies; None for MiniLM.
+        data: a folder with the files of ``sst2`` or ``mnli``, or with a folder of that name in it.
+        model: the encoder that classifies; None for MiniLM. Another one trains on an accelerator if there is one.
+        limit: training examples, in place of the study's own number.
         quick: take a few examples only.
 
     Raises:
@@ -87,6 +96,8 @@ def small_tasks(
             raise RunError(unknown("task of the small study", name, known))
     chosen = names or ("pronounce", "sentiment" if data is None else "sst2")
     found = [_placed(known[name], data, model) for name in chosen]
+    if limit is not None:
+        found = [replace(task, limit=limit) for task in found]
     return tuple(replace(task, **QUICK) if quick else task for task in found)
 
 
@@ -94,13 +105,16 @@ def _placed(task: SmallTask, data: str | Path | None, model: str | None) -> Smal
     """Return a task with its model and its files."""
     if task.kind == "writing":
         return task
-    task = replace(task, model=model)
-    if task.name != "sst2":
+    if model is not None:
+        task = replace(task, model=model, training={**task.training, "use_cpu": False})
+    if task.name not in FROM_FILES:
         return task
     if data is None:
-        raise RunError("task 'sst2' needs files in the small study: give a folder with train.jsonl and dev.jsonl.")
-    files = local_files(data, "sst2", wanted=("train", "validation"))
-    own = {"train": files["train"], "max_length": 64}  # phrases: the longest have about 60 tokens
+        raise RunError(
+            f"task {task.name!r} needs files in the small study: --data, a folder with train.jsonl and dev.jsonl."
+        )
+    files = local_files(data, task.name, wanted=("train", "validation"))
+    own = {"train": files["train"], "max_length": FROM_FILES[task.name]}
     return replace(
         task,
         model=model or _minilm(),

@@ -9,7 +9,8 @@ margin m (0 where a difference is claimed, more where equality is):
 - -m is inside: **too close to call**.
 
 A claim of several pairs is judged by the mean over its pairs within each seed, unless it is about every one of them:
-then it holds if it holds for every pair, does not hold if it does not for any, and else is too close to call.
+then it holds if it holds for every pair, does not hold if one of its k pairs goes the other way with k p below 0.05
+(Bonferroni's correction, as there are k chances for that), and else is too close to call.
 
 Scores are multiples of one example's worth, so that all differences can be equal by chance. Student's t says nothing
 then; p is that of a sign test, which with five seeds never reaches 0.05: too close to call.
@@ -68,7 +69,7 @@ class Judged:
         verdict: by the rule.
         difference: of all its pairs, where the claim is judged by their mean; None otherwise.
         pairs: every pair and its difference.
-        p: of the verdict; of a claim on every pair the largest of those that hold, or the smallest that does not.
+        p: of the verdict; of a claim on every pair the largest, or k times the smallest of those that go the other way.
         p_holm: after Holm's correction.
         missing: methods that have fewer than two common seeds with their partner.
     """
@@ -157,8 +158,8 @@ def _judge(claim: Claim, task: str, scores: Scores) -> Judged:
 def _every(found: Sequence[Difference], margin: float) -> tuple[Verdict, float]:
     verdicts = [one.verdict(margin) for one in found]
     against = [one.p for one, verdict in zip(found, verdicts, strict=True) if verdict == "does not hold"]
-    if against:
-        return "does not hold", min(1.0, min(against) * len(found))  # the best of so many
+    if against and min(against) * len(found) < 1 - LEVEL:
+        return "does not hold", min(against) * len(found)
     worst = max(one.p for one in found)
     return ("holds" if all(verdict == "holds" for verdict in verdicts) else "too close to call"), worst
 
