@@ -76,7 +76,7 @@ def command(
 
         names = (task,) if task else ()
         tasks = partial(small_tasks, names, data=data, model=model, limit=limit, quick=quick)
-        _small(target, tasks, output, jobs, seed, quick=quick, dry_run=dry_run, as_json=as_json)
+        _small(target, task, tasks, output, jobs, seed, quick=quick, dry_run=dry_run, as_json=as_json)
         return
     _refuse({"--quick": quick, "--limit": limit}, "--scale small")
     from unipetl.budget import Budget as Amount
@@ -147,6 +147,7 @@ def _paper(choice: Choice, directory: Path, jobs: int, *, dry_run: bool, as_json
 
 def _small(
     target: str,
+    task: str | None,
     tasks: Callable[[], tuple[SmallTask, ...]],
     output: Path | None,
     jobs: int,
@@ -168,8 +169,8 @@ def _small(
             seeds=seed or (QUICK_SEEDS if quick else SEEDS),
             name="Small study, quick" if quick else "Small study",
         )
-    own = "small" if target == "claims" else f"small-{target}"
-    directory = output or Path("runs") / (f"{own}-quick" if quick else own)
+    words = ["small", *([] if target == "claims" else [target]), *([] if task is None else [task])]
+    directory = output or Path("runs") / "-".join([*words, "quick"] if quick else words)
     if dry_run:
         show_small(study, directory, as_json=as_json)
         return

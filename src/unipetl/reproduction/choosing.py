@@ -44,7 +44,7 @@ class Choice:
 
 
 def choose(choice: Choice) -> list[Planned]:
-    """Return the cells of a choice with their recipes, in the paper's order; a copied row is not run again.
+    """Return the cells of a choice with their recipes, in the paper's order.
 
     Raises:
         RunError: there is no such table, row or task, or the folder lacks a file.
