@@ -40,6 +40,7 @@ _HOMES = {
     "detach": "unipetl.attaching",
     "errors": "unipetl.errors",
     "experiment": "unipetl.experiment",
+    "fit_budget": "unipetl.budget",
     "fold": "unipetl.folding",
     "interop": "unipetl.interop",
     "load": "unipetl.storage",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from unipetl import arithmetic, catalogue, errors, experiment, interop, testing
     from unipetl.accounting import summary
     from unipetl.attaching import Attachment, activate, attach, attachments, detach, routed
+    from unipetl.budget import fit_budget
     from unipetl.folding import fold, unfold
     from unipetl.forms import Bottleneck, HeadAttention, LowRank, Prompt, Rescale
     from unipetl.method import Method, Modification

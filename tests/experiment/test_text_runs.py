@@ -131,7 +131,7 @@ def test_what_is_cut_is_told_and_kept(tmp_path, model):
 def test_wrong_options_leave_nothing_behind(tmp_path):
     for task, options, message in [
         ("sst2", {"trian": "a"}, "Did you mean 'train'"),
-        ("sentiment", {"train": "a"}, "task 'sentiment' has no options; found train"),
+        ("sentiment", {"train": "a"}, "task 'sentiment' has no option 'train'"),
     ]:
         with pytest.raises(TaskError, match=message):
             run(Recipe(task=task, method="lora", options=options), 0, tmp_path / "run")

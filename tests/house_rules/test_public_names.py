@@ -32,6 +32,7 @@ PUBLIC = {
     "detach",
     "routed",
     "summary",
+    "fit_budget",
     # no cost at inference
     "fold",
     "unfold",

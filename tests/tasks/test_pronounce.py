@@ -91,6 +91,20 @@ def test_prepares_disjoint_data_the_same_every_time(fake):
     assert lengths == sorted(lengths)
 
 
+def test_other_words_are_there_to_choose_settings_on(fake, monkeypatch):
+    monkeypatch.setattr(pronounce, "TRAIN", 60)
+    one, other = Pronounce().prepare(), Pronounce().configure({"evaluate_on": "development"}).prepare()
+    parts = [{tuple(ids) for ids in part["input_ids"]} for part in (one.train, one.evaluation, other.evaluation)]
+    assert [len(part) for part in parts] == [60, 20, 20]
+    assert len(set.union(*parts)) == 100
+    assert other.train.to_dict() == one.train.to_dict()
+
+
+def test_another_option_is_refused():
+    with pytest.raises(TaskError, match=r"has no option 'evaluate_onn'\. Did you mean 'evaluate_on'"):
+        Pronounce().configure({"evaluate_onn": "test"})
+
+
 def test_limits_take_the_first_examples(fake):
     whole = Pronounce().prepare()
     some = Pronounce().prepare(limit=10, evaluation_limit=5)

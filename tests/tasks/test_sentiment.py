@@ -86,6 +86,14 @@ def test_prepares_disjoint_data_the_same_every_time(fake):
     assert one.train.column_names == ["input_ids", "labels"]
 
 
+def test_other_sentences_are_there_to_choose_settings_on(fake, monkeypatch):
+    monkeypatch.setattr(sentiment, "TRAIN", 10)
+    one, other = Sentiment().prepare(), Sentiment().configure({"evaluate_on": "development"}).prepare()
+    parts = [{tuple(ids) for ids in part["input_ids"]} for part in (one.train, one.evaluation, other.evaluation)]
+    assert [len(part) for part in parts] == [10, 8, 6]
+    assert len(set.union(*parts)) == 24
+
+
 def test_limits_take_the_first_examples(fake):
     some, whole = Sentiment().prepare(limit=5, evaluation_limit=3), Sentiment().prepare()
     assert some.train.to_dict() == whole.train.select(range(5)).to_dict()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from unipetl.cli import screen
-from unipetl.cli.options import Json, examples
+from unipetl.cli.options import Budget, Json, Rule, examples
 from unipetl.cli.results import show_comparison
 from unipetl.cli.watching import compared, hushed, resumable
 
@@ -20,6 +20,7 @@ EXAMPLES = examples(
     ("every method on two small real tasks, in minutes", "unipetl compare --demo --quick"),
     ("a plan of your own, four runs at once", "unipetl compare plan.yaml -o runs/mine --jobs 4"),
     ("go on with what was interrupted", "unipetl compare runs/mine"),
+    ("every method at the size that half a percent buys", "unipetl compare plan.yaml --budget 0.5%"),
     ("what would run", "unipetl compare plan.yaml --dry-run"),
 )
 DEMO_JOBS = 4  # the demo's models are too small to use more than one core each
@@ -40,6 +41,8 @@ def command(
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the plan of another comparison there; its runs stay.")
     ] = False,
+    budget: Budget = None,
+    count: Rule = "true",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and stop.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -54,6 +57,8 @@ def command(
     if quick and not demo:
         raise typer.BadParameter("it belongs to --demo.", param_hint="--quick")
     chosen, own = _demo(quick=quick) if plan is None else _read(plan)
+    if budget is not None:
+        chosen = _within(chosen, budget, count)
     directory = output or own
     replace = replace or (demo and output is None)  # an earlier version's demo gives way to this one's
     if dry_run:
@@ -80,6 +85,13 @@ def _demo(*, quick: bool) -> tuple[ComparePlan, Path]:
 
     with hushed():
         return demo_plan(quick=quick), Path("runs") / ("demo-quick" if quick else "demo")
+
+
+def _within(plan: ComparePlan, budget: str, count: Literal["true", "paper"]) -> ComparePlan:
+    from unipetl.experiment.budget import all_within
+
+    with hushed():
+        return all_within(plan, budget, rule=count)
 
 
 def _read(path: Path) -> tuple[ComparePlan, Path]:

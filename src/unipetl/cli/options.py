@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,6 +16,19 @@ Json = Annotated[bool, typer.Option("--json", help="Write JSON on standard outpu
 Model = Annotated[
     str,
     typer.Option("--model", "-m", metavar="MODEL", help="A standard name, a folder with a config.json, or a hub name."),
+]
+
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="SHARE",
+        help="Solve for the sizes at which methods train so much, such as 0.5% of the model or 200k parameters.",
+    ),
+]
+Rule = Annotated[
+    Literal["true", "paper"],
+    typer.Option("--count", help="With --budget: every value that is added, or the paper's weight matrices alone."),
 ]
 
 

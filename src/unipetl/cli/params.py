@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from unipetl.cli import screen
-from unipetl.cli.options import Json, Model, examples, read_method
+from unipetl.cli.options import Budget, Json, Model, Rule, examples, read_method
 from unipetl.cli.plans import show_plan
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ EXAMPLES = examples(
     ("one method, place by place", 'unipetl params -m roberta-base -x "mam(length=16, rank=16)"'),
     ("methods compared", 'unipetl params -m bart-large -x "prefix_tuning(length=200)" -x "adapter(rank=512)"'),
     ("the whole catalogue", "unipetl params -m t5-base"),
+    ("what half a percent buys", 'unipetl params -m roberta-base -x lora -x "mam(mlp=none)" --budget 0.5%'),
     ("with a task head", "unipetl params -m roberta-base -x lora --class RobertaForSequenceClassification"),
 )
 
@@ -35,22 +36,27 @@ def command(
     train_head: Annotated[
         bool, typer.Option("--train-head/--no-train-head", help="Count a task head as trained.")
     ] = True,
+    budget: Budget = None,
+    count: Rule = "true",
     as_json: Json = False,
 ) -> None:
     """Count what methods train on a model, truly and by the paper's rule.
 
     A masked language model such as roberta-base is counted as its encoder, without head and pooler. The paper's
     rule (appendix B) counts weight matrices alone: no biases, no layer norms, no reparametrising MLP, no task head.
+
+    With a budget the sizes of the methods are solved for: those marked as in lora(rank=?), else all in proportion.
     """
     from unipetl import catalogue, models, planning
     from unipetl.errors import PlanError
+    from unipetl.sizes import sizes
 
-    methods = {text: read_method(text) for text in method or catalogue.names()}
     skeleton = models.skeleton(models.resolve_config(model), model_class)
     plans: dict[str, Plan | str] = {}
-    for text, one in methods.items():
+    for text in method or [name for name in catalogue.names() if budget is None or sizes(name)]:
         try:
-            plans[text] = planning.plan(one, skeleton, train_head=train_head)
+            fitted = text if budget is None else _within(text, skeleton, budget, count)
+            plans[fitted] = planning.plan(read_method(fitted), skeleton, train_head=train_head)
         except PlanError as error:
             if method:
                 raise
@@ -63,6 +69,17 @@ def command(
         show_plan(only)
         return
     _show(model, skeleton, plans)
+
+
+def _within(text: str, skeleton: nn.Module, budget: str, count: Literal["true", "paper"]) -> str:
+    """Return a method's notation at the size that meets a budget."""
+    from unipetl.budget import fit_budget
+
+    if text.endswith((".yaml", ".yml", ".json")):
+        return fit_budget(read_method(text), skeleton, budget, rule=count).method.canonical()
+    found = fit_budget(text, skeleton, budget, rule=count)
+    assert found.notation is not None
+    return found.notation
 
 
 def _show(model: str, skeleton: nn.Module, plans: dict[str, Plan | str]) -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unipetl.cli import screen
-from unipetl.cli.options import Json, examples, read_method
+from unipetl.cli.options import Budget, Json, Rule, examples, read_method
 from unipetl.cli.results import result_data, seed_directory, show_results
-from unipetl.cli.watching import resumable, watched
+from unipetl.cli.watching import hushed, resumable, watched
 
 if TYPE_CHECKING:
     from unipetl.experiment import Recipe
@@ -25,6 +25,7 @@ EXAMPLES = examples(
         "on files of your own",
         "unipetl train -t csv-classification -m MODEL -x lora --set options.train=a.csv --set options.validation=b.csv",
     ),
+    ("at the rank that half a percent buys", "unipetl train -t pronounce -x lora --budget 0.5%"),
     ("the recipe that results, without running it", "unipetl train --task sentiment -x mam --dry-run"),
 )
 #: Fields of a recipe that are mappings, whose entries are set one by one.
@@ -58,6 +59,8 @@ def command(
     limit: Annotated[int | None, typer.Option(help="At most so many training examples.")] = None,
     train_head: Annotated[bool | None, typer.Option("--train-head/--no-train-head", help="Train a task head.")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Start again from nothing.")] = False,
+    budget: Budget = None,
+    count: Rule = "true",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the resolved recipe and stop.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -70,7 +73,7 @@ def command(
 
     given = {
         "task": task,
-        "method": _method(method),
+        "method": _method(method.replace("?", "1") if method and budget else method),
         "model": model,
         "seeds": seed or None,
         "limit": limit,
@@ -78,6 +81,11 @@ def command(
     }
     chosen = _recipe(recipe, {name: value for name, value in given.items() if value is not None}, settings or ())
     get_task(chosen.task).configure(chosen.options)
+    if budget is not None:
+        from unipetl.experiment.budget import within
+
+        with hushed():
+            chosen = within(chosen, budget, rule=count, method=method if method and "?" in method else None)
     if dry_run:
         screen.show_json(chosen.resolved()) if as_json else screen.show(chosen.to_yaml().rstrip())
         return
@@ -118,14 +126,14 @@ def _recipe(path: Path | None, given: dict[str, Any], settings: Sequence[str]) -
     data: dict[str, Any] = {} if path is None else load_recipe(path).resolved()
     data |= given
     for setting in settings:
-        _set(data, setting)
+        set_field(data, setting)
     missing = [f"--{name}" for name in ("task", "method") if name not in data]
     if missing:
         raise typer.BadParameter(f"name a recipe file, or give {' and '.join(missing)}.", param_hint="RECIPE")
     return Recipe(**data)
 
 
-def _set(data: dict[str, Any], setting: str) -> None:
+def set_field(data: dict[str, Any], setting: str) -> None:
     """Set what ``name=value`` says; the value is read as YAML."""
     import yaml
 

@@ -1,15 +1,20 @@
-"""The size (rank, length) at which a method trains a given number of parameters on a given model."""
+"""The size (rank, length) at which a method trains a given number of parameters on a given model, or on a task's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
+from unipetl.budget import Budget, Rule, fit_budget
 from unipetl.errors import PlanError
+from unipetl.experiment.grid import ComparePlan, Override
+from unipetl.experiment.recipe import Recipe
 from unipetl.method import Method
 from unipetl.notation import parse
 from unipetl.planning import plan
+from unipetl.sizes import sizes
 
 #: How a method's notation marks the size that is solved for, as in ``lora(rank=?)``.
 OPEN = "?"
@@ -59,6 +64,73 @@ def fill(method: str, model: nn.Module, budget: int, *, largest: int = 4096) -> 
         return method
     size, _ = solve(method, model, budget, largest=largest)
     return method.replace(OPEN, str(size))
+
+
+def within(recipe: Recipe, budget: Budget | str | float, *, rule: Rule = "true", method: str | None = None) -> Recipe:
+    """Return a recipe with its method at the size that meets a budget on the recipe's model.
+
+    Args:
+        recipe: the recipe.
+        budget: such as ``0.5%`` or ``200k``.
+        rule: what counts, see [fit_budget][unipetl.budget.fit_budget].
+        method: notation in place of the recipe's, which may have ``?`` where a recipe must be complete.
+
+    Raises:
+        PlanError: the method has no size, or none that comes close.
+        TaskError, DownloadError: the model cannot be had.
+    """
+    return recipe.model_copy(update={"method": _fitted(method or recipe.method, task_model(recipe), budget, rule)})
+
+
+def all_within(plan: ComparePlan, budget: Budget | str | float, *, rule: Rule = "true") -> ComparePlan:
+    """Return a comparison with every method that has a size at the one that meets a budget, task by task.
+
+    Methods without a size (BitFit, full fine-tuning, zero-shot) stay as they are.
+
+    Raises:
+        PlanError: a method has no size that comes close.
+        TaskError, DownloadError: a task's model cannot be had.
+    """
+    models: dict[str, nn.Module] = {}
+    tasks = dict(plan.tasks)
+    for cell in plan.cells():
+        method = cell.recipe.parsed()
+        if method is None or not sizes(method):
+            continue
+        if cell.task not in models:
+            models[cell.task] = task_model(cell.recipe)
+        fitted = _fitted(cell.recipe.method, models[cell.task], budget, rule)
+        part = tasks[cell.task]
+        before = part.methods.get(cell.label, Override())
+        changed = {**part.methods, cell.label: before.model_copy(update={"method": fitted})}
+        tasks[cell.task] = part.model_copy(update={"methods": changed})
+    return plan.model_copy(update={"tasks": tasks})
+
+
+def task_model(recipe: Recipe) -> nn.Module:
+    """Return the model that a recipe trains, without weights where its name or folder tells its dimensions.
+
+    Raises:
+        TaskError, PlanError, DownloadError: it cannot be had.
+    """
+    from unipetl.models import resolve_config, skeleton
+    from unipetl.tasks import get_task
+
+    task = get_task(recipe.task).configure(recipe.options)
+    name = recipe.model or getattr(task, "default_model", None)
+    if name is not None:
+        return skeleton(resolve_config(name))
+    return task.prepare(limit=1, evaluation_limit=1).model
+
+
+def _fitted(
+    method: str | dict[str, Any], model: nn.Module, budget: Budget | str | float, rule: Rule
+) -> str | dict[str, Any]:
+    if isinstance(method, str):
+        found = fit_budget(method, model, budget, rule=rule)
+        assert found.notation is not None
+        return found.notation
+    return fit_budget(Method.from_plain(method), model, budget, rule=rule).method.plain()
 
 
 def _filled(method: str) -> Callable[[int], Method]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from unipetl.errors import TaskError, nearest
 
 Count = Annotated[int, Field(ge=1, strict=True)]
-OptionsType = TypeVar("OptionsType", bound="SourceOptions")
+OptionsType = TypeVar("OptionsType", bound=BaseModel)
 
 #: The examples that the paper's scripts choose checkpoints on: the first so many of the development set.
 PAPER_DEV_CAP = 1_600

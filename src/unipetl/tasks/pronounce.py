@@ -10,7 +10,7 @@ How a frozen embedding treats them is told in [unipetl.tasks.pronounce_model][].
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -22,6 +22,7 @@ from unipetl.errors import TaskError
 from unipetl.tasks.alphabet import Alphabet
 from unipetl.tasks.edit_distance import edit_distance
 from unipetl.tasks.embedded import location
+from unipetl.tasks.judged_on import JudgedOn
 from unipetl.tasks.pronounce_model import (
     POSITIONS,
     add_british_phonemes,
@@ -29,7 +30,7 @@ from unipetl.tasks.pronounce_model import (
     british_alphabet,
     load_model,
 )
-from unipetl.tasks.task import Kind, Prepared, Task, check_limit, check_order, outputs, shuffle_key
+from unipetl.tasks.task import Kind, Prepared, check_limit, check_order, outputs, shuffle_key
 
 TRAIN, EVALUATION = 8_000, 600  # words
 
@@ -37,7 +38,7 @@ Word = tuple[str, str]  # a spelling and its phonemes
 
 
 @final
-class Pronounce(Task):
+class Pronounce(JudgedOn):
     """Word -> British phonemes, judged by the share of words that are right in every phoneme and stress mark."""
 
     name: str = "pronounce"
@@ -67,8 +68,8 @@ class Pronounce(Task):
         if bart.config.vocab_size == rows:
             add_british_phonemes(bart, alphabet)
         words = usable(read_dictionary(location("misaki") / "gb_gold.json"), alphabet)
-        evaluation, train = words[:EVALUATION][:evaluation_limit], words[EVALUATION : EVALUATION + TRAIN][:limit]
-        evaluation = sorted(evaluation, key=lambda word: len(word[0]))
+        asked, learnt = self.parts(words, EVALUATION, TRAIN)
+        evaluation = sorted(asked[:evaluation_limit], key=lambda word: len(word[0]))
 
         def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
             return score(*_texts(prediction, alphabet))
@@ -90,7 +91,7 @@ class Pronounce(Task):
         return Prepared(
             model=bart,
             tokenizer=alphabet,
-            train=_dataset(train, alphabet),
+            train=_dataset(learnt[:limit], alphabet),
             evaluation=_dataset(evaluation, alphabet),
             collator=alphabet.pad,
             compute_metrics=compute_metrics,
@@ -148,7 +149,7 @@ def _texts(prediction: EvalPrediction, alphabet: Alphabet) -> tuple[list[str], l
     return alphabet.batch_decode(ids), alphabet.batch_decode(np.asarray(prediction.label_ids))
 
 
-def _dataset(words: list[Word], alphabet: Alphabet) -> datasets.Dataset:
+def _dataset(words: Sequence[Word], alphabet: Alphabet) -> datasets.Dataset:
     return datasets.Dataset.from_dict(
         {
             "input_ids": [alphabet.encode(word) for word, _ in words],

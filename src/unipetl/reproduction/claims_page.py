@@ -1,0 +1,201 @@
+"""What a small study says of the paper's claims: read from its runs, written as Markdown and JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unipetl.errors import RunError
+from unipetl.experiment.directory import RunDirectory, write_json
+from unipetl.experiment.grid import ComparePlan, load_plan
+from unipetl.experiment.table import Comparison, Table, read
+from unipetl.files import write_text
+from unipetl.reproduction.claims import CLAIMS
+from unipetl.reproduction.small import RATES, STUDY
+from unipetl.reproduction.small_methods import METHODS, SHARES
+from unipetl.reproduction.small_tasks import TASKS, SmallTask
+from unipetl.reproduction.verdicts import Difference, Judged, corrected, judge
+
+WORDS = {
+    "holds": "**holds**",
+    "does not hold": "**does not hold**",
+    "too close to call": "too close to call",
+    "not tested": "not tested",
+}
+RULE = """\
+Two methods are compared by their differences, seed by seed; the interval is the mean difference's 95 % interval by
+Student's t. A claim holds if the interval lies above zero (above minus the margin, where the claim is that two
+methods are equal), does not hold if it lies below, and is too close to call otherwise. A claim about every one of
+several pairs holds if it holds for each, and does not hold if one of k pairs goes the other way with k p below
+0.05. p after Holm's correction takes into account that many claims are tested; verdicts that survive it are marked
+"sure". Intervals are about other seeds, on the same examples: another choice of examples or another model may give
+another verdict."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A study's verdicts and scores.
+
+    Attributes:
+        path: the study's directory.
+        comparison: the scores.
+        plan: what ran.
+        judged: a verdict per claim and task.
+        steps: task -> optimisation steps of a run.
+    """
+
+    path: Path
+    comparison: Comparison
+    plan: ComparePlan
+    judged: tuple[Judged, ...]
+    steps: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the findings as JSON-ready data."""
+        claims = [
+            {"claim": one.key, "text": one.text, "source": one.source, "printed": one.printed, "caveat": one.caveat}
+            for one in CLAIMS
+        ]
+        return {
+            "name": self.plan.name,
+            "seeds": list(self.plan.seeds),
+            "rule": " ".join(RULE.split()),
+            "claims": claims,
+            "verdicts": [one.to_dict() for one in self.judged],
+            "comparison": self.comparison.to_dict(),
+            "plan": self.plan.model_dump(mode="json", exclude_defaults=True),
+        }
+
+    def to_markdown(self) -> str:
+        """Return the findings as a page."""
+        parts = [f"# {self.plan.name}: the paper's claims", RULE, _summary(self.judged)]
+        parts += ["## How it was done", _setting(self), "## Pair by pair", _pairs(self.judged)]
+        parts += [_scores(self, table) for table in self.comparison.tables]
+        if self.comparison.missing or self.comparison.failures:
+            failed = [f"- {one.task}, {one.label}, seed {one.seed}: {one.message}" for one in self.comparison.failures]
+            parts.append(f"Runs not made yet: {self.comparison.missing}.\n\n" + "\n".join(failed))
+        return "\n\n".join(parts) + "\n"
+
+
+def findings(directory: str | Path) -> Findings:
+    """Read a small study, finished or not, and judge the claims; nothing is written.
+
+    Raises:
+        RunError: there is none.
+        MissingPackageError: scipy is not installed.
+    """
+    folder = Path(directory) / STUDY
+    if not (folder / "plan.yaml").is_file():
+        what = (
+            "learning rates are found, and the study has not begun" if (folder.parent / RATES).is_dir() else "no study"
+        )
+        raise RunError(f"{str(directory)!r}: there is no plan.yaml in {STUDY}/ ({what}).")
+    plan = load_plan(folder / "plan.yaml", tasks=None)
+    found = read(folder, plan)
+    kinds = {task.name: task.kind for task in TASKS}
+    judged = []
+    for table in found.tables:
+        scores = {row.label: row.scores for row in table.rows}
+        claims = [claim for claim in CLAIMS if kinds.get(table.task) in claim.kinds]
+        judged += judge(claims, table.task, scores)
+    steps = {}
+    for cell in plan.cells():
+        result = RunDirectory(folder / cell.folder() / f"seed-{plan.seeds[0]}").result()
+        if result is not None:
+            steps[cell.task] = result.steps
+    return Findings(Path(directory), found, plan, tuple(corrected(judged)), steps)
+
+
+def write_claims(directory: str | Path) -> Findings:
+    """Write ``claims.md`` and ``claims.json`` into a study's directory; return what they say."""
+    found = findings(directory)
+    write_json(found.path / "claims.json", found.to_dict())
+    write_text(found.path / "claims.md", found.to_markdown())
+    return found
+
+
+def verdict_text(one: Judged) -> str:
+    """Return a verdict with its numbers in one line."""
+    word = one.verdict + (" (sure)" if one.sure else "")
+    return f"{word}: {interval_text(one.difference)}" if one.difference else word
+
+
+def interval_text(one: Difference) -> str:
+    """Return a difference with its interval, such as ``+1.20 [+0.31, +2.09]``."""
+    return f"{one.mean:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
+
+
+def _summary(judged: tuple[Judged, ...]) -> str:
+    tasks = list(dict.fromkeys(one.task for one in judged))
+    lines = ["| claim | the paper | " + " | ".join(tasks) + " |", "|---|---|" + "---|" * len(tasks)]
+    for claim in CLAIMS:
+        cells = []
+        for task in tasks:
+            one = next((one for one in judged if one.claim.key == claim.key and one.task == task), None)
+            cells.append("-" if one is None else _cell(one))
+        note = f" ({claim.caveat})" if claim.caveat else ""
+        lines.append(f"| {claim.text}{note} | {claim.source}: {claim.printed} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(one: Judged) -> str:
+    said = WORDS[one.verdict] + (", sure" if one.sure else "")
+    if one.difference:
+        said += f"; {interval_text(one.difference)}"
+    return said if one.p_holm is None else f"{said}; p {one.p:.3f}, Holm {one.p_holm:.3f}"
+
+
+def _pairs(judged: tuple[Judged, ...]) -> str:
+    lines = [
+        "| claim | task | better, says the paper | than | difference | p | seeds |",
+        "|---|---|---|---|---|---:|---:|",
+    ]
+    lines += [
+        f"| {one.claim.key} | {one.task} | {first} | {second} | {interval_text(gap)} | {gap.p:.3f} | {gap.seeds} |"
+        for one in judged
+        for (first, second), gap in one.pairs
+    ]
+    return "\n".join(lines)
+
+
+def _setting(found: Findings) -> str:
+    lines = [
+        "| task | for | training examples | steps | test examples | main budget | tiny budget |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    by_name: dict[str, SmallTask] = {task.name: task for task in TASKS}
+    for name, part in found.plan.tasks.items():
+        kind = by_name[name].kind
+        shares = SHARES[kind]
+        lines.append(
+            f"| {name} | {kind} | {part.limit:,} | {found.steps.get(name, '-')} | {part.evaluation_limit or 'all'} "
+            f"| {shares.main:.1%} | {shares.tiny:.1%} ({shares.source}) |"
+        )
+    seeds = ", ".join(map(str, found.plan.seeds))
+    lines += [
+        "",
+        f"Seeds {seeds}. Learning rates: the best of those in the table of rates, on development examples with another "
+        "seed. Sizes: solved so that the methods of a budget train about the same number of parameters, biases "
+        "included. A prompt is never longer than ten vectors.",
+    ]
+    return "\n".join(lines)
+
+
+def _scores(found: Findings, table: Table) -> str:
+    rates = {
+        cell.label: cell.recipe.training.get("learning_rate") for cell in found.plan.cells() if cell.task == table.task
+    }
+    kind = next(task.kind for task in TASKS if task.name == table.task)
+    tried = {one.label: ", ".join(f"{rate:g}" for rate in one.tried(kind)) for one in METHODS}
+    lines = [
+        f"## {table.task}: {table.metric}",
+        "",
+        "| method | notation | parameters | share | rate | of | mean ± std | seeds |",
+        "|---|---|---:|---:|---:|---|---:|---:|",
+    ]
+    for row in table.rows:
+        spread = "" if row.std is None else f" ± {row.std:.2f}"
+        cost = f"{row.parameters:,} | {row.share:.2%} | {rates.get(row.label, 0):g} | {tried.get(row.label, '')}"
+        lines.append(f"| {row.label} | `{row.method}` | {cost} | {row.mean:.2f}{spread} | {len(row.scores)} |")
+    return "\n".join(lines)

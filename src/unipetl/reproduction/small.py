@@ -1,0 +1,206 @@
+"""The small study: the paper's design of experiments on models and data that fit two processor cores.
+
+Two stages, each a comparison that can be interrupted and goes on where it stopped::
+
+    DIR/rates/<task>/      every method at every learning rate that is tried, one seed, judged on development examples
+    DIR/study/             every method at its best rate on every task with every seed, judged on the test examples
+    DIR/claims.md, .json   what the study says of each of the paper's claims, see unipetl.reproduction.claims
+
+Sizes are solved so that all methods of a budget train about the same number of parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unipetl.errors import RunError
+from unipetl.experiment.budget import fill
+from unipetl.experiment.comparing import CompareListener, compare
+from unipetl.experiment.directory import RunDirectory
+from unipetl.experiment.grid import ComparePlan
+from unipetl.experiment.lock import alone
+from unipetl.metrics.packages import need
+from unipetl.reproduction.small_methods import METHODS, SHARES, SmallMethod
+from unipetl.reproduction.small_tasks import SmallTask
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SEEDS = (0, 1, 2, 3, 4)
+QUICK_SEEDS = (0, 1)
+#: The seed that learning rates are chosen with; none of the study's.
+TUNING_SEED = 100
+TRAINING: dict[str, Any] = {
+    "num_train_epochs": 1,
+    "per_device_eval_batch_size": 64,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 0.1,
+    "logging_steps": 25,
+    "save_strategy": "no",
+    "use_cpu": True,
+}
+RATES, STUDY = "rates", "study"
+Sizes = dict[str, dict[str, str]]  # task -> label -> notation with its size
+Rates = dict[str, dict[str, float]]  # task -> label -> learning rate
+
+
+@dataclass(frozen=True)
+class Study:
+    """A small study, before it runs.
+
+    Attributes:
+        tasks, methods, seeds: what is compared.
+        notations: task -> label -> the method, its size solved on the task's model.
+        name: for people.
+    """
+
+    tasks: tuple[SmallTask, ...]
+    methods: tuple[SmallMethod, ...]
+    seeds: tuple[int, ...]
+    notations: Sizes
+    name: str = "Small study"
+
+    def rates_plan(self, task: SmallTask) -> ComparePlan:
+        """Return the comparison that finds a task's learning rates; its labels end in ``@ rate``."""
+        methods: dict[str, Any] = {
+            f"{one.label} @ {rate:g}": {
+                "method": self.notations[task.name][one.label],
+                "training": {"learning_rate": rate},
+            }
+            for one in self.methods
+            for rate in one.tried(task.kind)
+        }
+        tasks: dict[str, Any] = {task.name: task.part(tuning=True)}
+        return ComparePlan(
+            name=f"{self.name}: learning rates on {task.name}",
+            tasks=tasks,
+            methods=methods,
+            seeds=(TUNING_SEED,),
+            training=TRAINING,
+        )
+
+    def plan(self, rates: Rates) -> ComparePlan:
+        """Return the study itself, every method at the learning rate that was found for it."""
+        tasks: dict[str, Any] = {
+            task.name: {
+                **task.part(tuning=False),
+                "methods": {
+                    one.label: {
+                        "method": self.notations[task.name][one.label],
+                        "training": {"learning_rate": rates[task.name][one.label]},
+                    }
+                    for one in self.methods
+                },
+            }
+            for task in self.tasks
+        }
+        first = self.tasks[0].name
+        methods: dict[str, Any] = {one.label: self.notations[first][one.label] for one in self.methods}
+        return ComparePlan(name=self.name, tasks=tasks, methods=methods, seeds=self.seeds, training=TRAINING)
+
+    def runs(self) -> int:
+        """Return how many runs both stages have."""
+        tried = sum(len(one.tried(task.kind)) for task in self.tasks for one in self.methods)
+        return tried + len(self.tasks) * len(self.methods) * len(self.seeds)
+
+
+def small_study(
+    tasks: Sequence[SmallTask],
+    *,
+    methods: Sequence[SmallMethod] = METHODS,
+    seeds: Sequence[int] = SEEDS,
+    name: str = "Small study",
+) -> Study:
+    """Return the study, every size solved on the model of its task.
+
+    Raises:
+        DownloadError: an embedded task's model or data must be fetched and cannot be.
+        TaskError: a task cannot be made ready, for example because of its files.
+    """
+    notations: Sizes = {}
+    for task in tasks:
+        model = _model(task)
+        whole = sum(one.numel() for one in model.parameters())
+        notations[task.name] = {one.label: _notation(one, task, model, whole) for one in methods}
+    return Study(tuple(tasks), tuple(methods), tuple(seeds), notations, name)
+
+
+def _notation(one: SmallMethod, task: SmallTask, model: nn.Module, whole: int) -> str:
+    if one.size is None:
+        return one.notation(task.kind)
+    budget = round(SHARES[task.kind].of(one.size) * whole)
+    return fill(one.notation(task.kind), model, budget, largest=one.largest)
+
+
+def _model(task: SmallTask) -> nn.Module:
+    from unipetl.tasks import get_task
+
+    return get_task(task.name).configure(task.options).prepare(model=task.model, limit=1, evaluation_limit=1).model
+
+
+def run_small(
+    study: Study,
+    directory: str | Path,
+    *,
+    jobs: int = 1,
+    progress: CompareListener | None = None,
+    stage: Callable[[str], None] | None = None,
+) -> Rates:
+    """Run what is missing of a study, both stages; return the learning rates that the first one found.
+
+    Args:
+        study: the study.
+        directory: of the study; what it holds of it is not run again.
+        jobs: how many runs at once.
+        progress: called as runs go on.
+        stage: called with a line about each stage before it starts.
+
+    Raises:
+        RunError: the directory holds another study, another process is at work there, or no rate worked for a method.
+        MissingPackageError: scipy, which the verdicts need, is not installed.
+        KeyboardInterrupt: call again to go on.
+    """
+    need("scipy.stats", "scipy", "intervals over seeds")
+    folder, tell = Path(directory), stage or _silent
+    rates: Rates = {}
+    with alone(folder):
+        for task in study.tasks:
+            plan = study.rates_plan(task)
+            tell(f"learning rates on {task.name}: {len(plan.methods)} runs")
+            place = folder / RATES / task.name
+            compare(plan, place, jobs=jobs, progress=progress)
+            rates[task.name] = best_rates(study, task, place)
+        plan = study.plan(rates)
+        tell(f"the study: {len(study.methods)} methods, {len(study.tasks)} tasks, {len(study.seeds)} seeds")
+        compare(plan, folder / STUDY, jobs=jobs, progress=progress)
+    return rates
+
+
+def best_rates(study: Study, task: SmallTask, directory: Path) -> dict[str, float]:
+    """Return each method's best learning rate on a task, from the finished runs in ``directory``.
+
+    The best is that of the highest score on the development examples; of equal ones the smallest rate.
+
+    Raises:
+        RunError: no rate has a result for a method.
+    """
+    scores: dict[str, dict[float, float]] = {one.label: {} for one in study.methods}
+    for cell in study.rates_plan(task).cells():
+        result = RunDirectory(directory / cell.folder() / f"seed-{TUNING_SEED}").result()
+        if result is not None and math.isfinite(result.score):
+            label, _, rate = cell.label.rpartition(" @ ")
+            scores[label][float(rate)] = result.score if result.greater_is_better else -result.score
+    missing = [label for label, found in scores.items() if not found]
+    if missing:
+        raise RunError(
+            f"no learning rate worked for {', '.join(missing)} on {task.name}; the reasons are in {str(directory)!r}."
+        )
+    return {label: min(found, key=lambda rate: (-found[rate], rate)) for label, found in scores.items()}
+
+
+def _silent(line: str) -> None:
+    del line

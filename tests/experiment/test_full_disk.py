@@ -1,0 +1,46 @@
+"""A disk that is full while a run trains: nothing half-written counts, and the run goes on when there is room."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+import torch
+
+from experiment.toy_task import parity
+from unipetl.experiment import Recipe, run, running
+
+TRAINING = {"max_steps": 6, "per_device_train_batch_size": 4, "save_steps": 2, "use_cpu": True}
+RECIPE = Recipe(task="parity", method="lora(rank=2)", training=TRAINING)
+
+
+def full(*args, **named):
+    raise OSError(errno.ENOSPC, "No space left on device", "model.safetensors")
+
+
+@pytest.mark.parametrize("where", ["save", "write_lines", "write_json"])
+def test_a_full_disk_ends_the_run_and_a_later_one_finishes_it(tmp_path, monkeypatch, where):
+    with monkeypatch.context() as patch:
+        patch.setattr(running, where, full)
+        with pytest.raises(OSError, match="No space left"):
+            run(RECIPE, 0, tmp_path / "run", task=parity)
+    assert not (tmp_path / "run" / "metrics.json").exists(), "a run without metrics is not done"
+    again = run(RECIPE, 0, tmp_path / "run", task=parity)
+    assert again.score == run(RECIPE, 0, tmp_path / "other", task=parity).score
+
+
+def test_a_checkpoint_that_the_disk_cut_off_is_passed_over(tmp_path, monkeypatch):
+    whole, count = torch.save, []
+
+    def save(*args, **named):
+        count.append(args)
+        if len(count) > 2:  # the second checkpoint's optimizer
+            full()
+        whole(*args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", save)
+        with pytest.raises(OSError, match="No space left"):
+            run(RECIPE, 0, tmp_path / "run", task=parity)
+    again = run(RECIPE, 0, tmp_path / "run", task=parity)
+    assert again.score == run(RECIPE, 0, tmp_path / "other", task=parity).score

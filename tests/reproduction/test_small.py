@@ -1,0 +1,185 @@
+"""The small study: its two stages, which rates are taken, what is written, and how it goes on. Nothing is trained."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from tasks.tiny_text import save_bert, words, write_jsonl
+from unipetl.errors import RunError
+from unipetl.experiment.directory import RunDirectory, RunResult, write_json
+from unipetl.experiment.table import read
+from unipetl.reproduction import small
+from unipetl.reproduction.claims_page import findings, write_claims
+from unipetl.reproduction.small_methods import METHODS, ROWS, SHARES, methods_of
+from unipetl.reproduction.small_tasks import PRONOUNCE, SST2, small_tasks
+
+SEEDS = (0, 1, 2)
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data" / "sst2"
+    folder.mkdir(parents=True)
+    rows = [{"sentence": words(n % 7, 3), "label": n % 2} for n in range(30)]
+    for name in ("train", "dev"):
+        write_jsonl(folder / f"{name}.jsonl", rows)
+    return folder.parent
+
+
+@pytest.fixture
+def study(tmp_path, data):
+    tasks = small_tasks(("sst2",), data=data, model=save_bert(tmp_path / "bert"))
+    return small.small_study(tasks, seeds=SEEDS)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Let runs be made without training; the score is a function of the label, the rate and the seed."""
+    made = []
+
+    def score(label, rate, seed):
+        best = {"MAM": 0.001}.get(label.partition(" @")[0], 0.003)
+        return 80.0 + len(label.partition(" @")[0]) + (rate == best) + 0.1 * seed * (len(label) % 3)
+
+    def compare(plan, directory, *, jobs, progress):
+        directory.mkdir(parents=True, exist_ok=True)
+        plan.save(directory / "plan.yaml")
+        for cell in plan.cells():
+            for seed in plan.seeds:
+                run = RunDirectory(directory / cell.folder() / f"seed-{seed}")
+                if run.metrics.is_file():
+                    continue
+                made.append((cell.label, seed))
+                run.claim(cell.recipe, seed)
+                value = score(cell.label, cell.recipe.training["learning_rate"], seed)
+                write_json(run.metrics, result(run.path, cell, seed, value).to_dict())
+        return read(directory, plan)
+
+    monkeypatch.setattr(small, "compare", compare)
+    return made
+
+
+def result(path, cell, seed, score):
+    return RunResult(
+        path=path, recipe=cell.recipe.hash(), task=cell.task, method=cell.recipe.method_text(), seed=seed,
+        metric="accuracy", score=score, greater_is_better=True, metrics={"accuracy": score}, parameters=10,
+        paper_parameters=10, share=0.01, base_parameters=1000, steps=5, train_seconds=1.0, evaluate_seconds=1.0,
+        peak_memory_bytes=1,
+    )  # fmt: skip
+
+
+def test_rates_are_chosen_on_other_examples_and_another_seed(study):
+    (task,) = study.tasks
+    first, second = study.rates_plan(task), study.plan({"sst2": {one.label: 0.1 for one in METHODS}})
+    assert set(first.seeds) & set(second.seeds) == set()
+    tuning, judged = first.tasks["sst2"].options, second.tasks["sst2"].options
+    assert "validation" not in tuning, "a part of the training file is kept back"
+    assert judged["validation"].endswith("dev.jsonl")
+    assert PRONOUNCE.part(tuning=True)["options"] == {"evaluate_on": "development"}
+    assert "options" not in PRONOUNCE.part(tuning=False)
+
+
+def test_the_best_rate_of_each_method_is_taken(study, trained, tmp_path):
+    rates = small.run_small(study, tmp_path / "out")
+    assert rates["sst2"]["MAM"] == 0.001
+    assert rates["sst2"]["LoRA (ffn)"] == 0.003
+    plan = study.plan(rates)
+    assert {cell.recipe.training["learning_rate"] for cell in plan.cells() if cell.label == "MAM"} == {0.001}
+    assert len(trained) == study.runs()
+
+
+def test_the_same_study_goes_on_and_runs_nothing_twice(study, trained, tmp_path):
+    small.run_small(study, tmp_path / "out")
+    before = len(trained)
+    small.run_small(study, tmp_path / "out")
+    assert len(trained) == before
+    small.run_small(replace(study, seeds=(*SEEDS, 9)), tmp_path / "out")
+    assert len(trained) == before + len(METHODS)
+
+
+def test_equal_scores_take_the_smaller_rate_and_a_method_without_a_result_is_told(study, trained, tmp_path):
+    small.run_small(study, tmp_path / "out")
+    folder = tmp_path / "out" / "rates" / "sst2"
+    (task,) = study.tasks
+    for cell in study.rates_plan(task).cells():
+        run = RunDirectory(folder / cell.folder() / "seed-100")
+        if cell.label.startswith("MAM"):
+            run.metrics.unlink()
+        elif cell.label.startswith("LoRA (ffn) @"):
+            write_json(run.metrics, result(run.path, cell, 100, 50.0).to_dict())
+    with pytest.raises(RunError, match="no learning rate worked for MAM on sst2"):
+        small.best_rates(study, task, folder)
+    without = replace(study, methods=tuple(one for one in METHODS if one.label != "MAM"))
+    assert small.best_rates(without, task, folder)["LoRA (ffn)"] == 0.001
+
+
+def test_the_claims_are_written_as_a_page_and_as_data(study, trained, tmp_path):
+    small.run_small(study, tmp_path / "out")
+    found = write_claims(tmp_path / "out")
+    page = (tmp_path / "out" / "claims.md").read_text(encoding="utf-8")
+    data = json.loads((tmp_path / "out" / "claims.json").read_text(encoding="utf-8"))
+    assert {one["claim"] for one in data["verdicts"]} == {one.claim.key for one in found.judged}
+    assert {one["verdict"] for one in data["verdicts"]} <= {"holds", "does not hold", "too close to call"}
+    for one in METHODS:
+        assert one.label in page
+    assert "MAM matches full fine-tuning." in page
+    assert "mam-rest" not in {one["claim"] for one in data["verdicts"]}, "that claim is about models that write"
+
+
+def test_a_study_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(RunError, match=r"there is no plan.yaml in study/ \(no study\)"):
+        findings(tmp_path)
+    (tmp_path / "rates").mkdir()
+    with pytest.raises(RunError, match="the study has not begun"):
+        findings(tmp_path)
+
+
+def test_every_method_is_at_its_budget_on_the_real_model():
+    """On MiniLM's dimensions every method of a budget trains the same number of parameters within a tenth."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    import unipetl
+    from unipetl.experiment.budget import fill
+
+    config = BertConfig(hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
+    with torch.device("meta"):
+        model = BertForSequenceClassification(config)
+    whole = sum(one.numel() for one in model.parameters())
+    for one in METHODS:
+        if one.size is None or one.largest < 4096:
+            continue
+        budget = SHARES["classification"].of(one.size) * whole
+        text = fill(one.notation("classification"), model, round(budget), largest=one.largest)
+        assert unipetl.plan(text, model).added_parameters == pytest.approx(budget, rel=0.13), text
+
+
+def test_tables_name_methods_of_the_study():
+    assert {label for labels in ROWS.values() for label in labels} <= {one.label for one in METHODS}
+    assert methods_of("claims") == METHODS
+    assert methods_of("table5")[0].label == "parallel adapter (ffn)"
+    with pytest.raises(RunError, match="Did you mean 'table5'"):
+        methods_of("tabel5")
+
+
+def test_data_is_asked_for_by_name(tmp_path, data):
+    with pytest.raises(RunError, match="Did you mean 'sst2'"):
+        small_tasks(("sst",))
+    with pytest.raises(RunError, match="task 'sst2' needs files"):
+        small_tasks(("sst2",))
+    with pytest.raises(RunError, match="does not exist"):
+        small_tasks(("sst2",), data=tmp_path / "nowhere")
+    (data / "sst2" / "dev.jsonl").unlink()
+    with pytest.raises(
+        RunError, match=r"has no validation file; expected one of validation, dev, .*Found: train.jsonl"
+    ):
+        small_tasks(("sst2",), data=data)
+
+
+def test_a_quick_study_has_few_examples(data):
+    (task,) = small_tasks(("sst2",), data=data, model="x", quick=True)
+    assert (task.limit, task.evaluation_limit) == (160, 60)
+    assert SST2.evaluation_limit is None
