@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from unipetl.attaching import Attachment, attach, detach
@@ -14,8 +13,8 @@ from unipetl.errors import InteropError
 from unipetl.forms import HeadAttention, Prompt, Rescale
 from unipetl.interop.peft import files, ia3, lora, virtual
 from unipetl.interop.peft.inplace import read_own, write_own
-from unipetl.interop.peft.lora import Wanted
 from unipetl.interop.peft.names import PREFIX, Places, name_of_base, task_of
+from unipetl.interop.wanted import Wanted, fill
 from unipetl.method import Method
 
 _TYPES = ("LORA", "IA3", "PREFIX_TUNING", "PROMPT_TUNING")
@@ -46,7 +45,7 @@ def load(model: nn.Module, path: str | Path, *, name: str = "default", shift_pos
     method = Method(modifications=wanted.modifications, train=own.groups)
     attachment = attach(model, method, name=name, train_head=own.train_head)
     try:
-        _fill(attachment, wanted, own.values)
+        fill(attachment, wanted, own.values)
     except BaseException:
         detach(model, name)
         raise
@@ -129,22 +128,3 @@ def _wanted(kind: str, folder: files.Folder, places: Places, *, shift_positions:
 
 def _auto_mapping(model: nn.Module) -> dict[str, str]:
     return {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}
-
-
-def _fill(attachment: Attachment, wanted: Wanted, own: dict[str, Tensor]) -> None:
-    tensors = attachment.tensors()
-    filled: set[str] = set()
-    with torch.no_grad():
-        for one in attachment.plan.placements:
-            for part, value in wanted.values[one.site.name].items():
-                key = f"{one.key}/{part}"
-                if tensors[key].shape != value.shape:
-                    found, needed = tuple(value.shape), tuple(tensors[key].shape)
-                    raise InteropError(f"{one.site.name!r}: {part} has shape {found}; the model needs {needed}.")
-                tensors[key].copy_(value)
-                filled.add(one.site.name)
-        for name, value in own.items():
-            tensors[f"model/{name}"].copy_(value)
-    left = sorted(set(wanted.values) - filled)
-    if left:
-        raise InteropError(f"the values at {left[0]!r} found no place.")

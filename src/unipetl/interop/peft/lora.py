@@ -29,10 +29,10 @@ from unipetl.interop.peft.names import (
     Places,
     features_of,
     matches,
-    modifications_of,
     pattern_value,
     short_names,
 )
+from unipetl.interop.wanted import Wanted, modifications_of
 from unipetl.method import Modification
 from unipetl.representation import PROJECTIONS
 
@@ -61,15 +61,6 @@ class Spec:
     scale: float
     dropout: float
     bias: bool
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """The modifications that a file describes, and the values at every site: ``down``, ``up``, ``up_bias``."""
-
-    modifications: tuple[Modification, ...]
-    values: dict[str, dict[str, Tensor]]
-    rest: dict[str, Tensor]
 
 
 def read(folder: Folder, places: Places) -> Wanted:

@@ -15,7 +15,6 @@ from torch import nn
 from unipetl.architectures import Site
 from unipetl.errors import InteropError, nearest
 from unipetl.folding.linear import transposed
-from unipetl.method import Modification
 from unipetl.planning import plan, sites_of
 from unipetl.representation import PROJECTIONS
 
@@ -122,38 +121,6 @@ def short_names(model: nn.Module, paths: Iterable[str]) -> list[str]:
     short = sorted({path.rpartition(".")[2] for path in wanted})
     named = {path for path, _ in model.named_modules() if matches(short, path)}
     return short if named == wanted else sorted(wanted)
-
-
-def modifications_of(sites: Sequence[Site], wanted: Mapping[str, Any], build: Any) -> tuple[Modification, ...]:
-    """Return the fewest modifications that give every named site what is wanted there.
-
-    Args:
-        sites: every place of the model.
-        wanted: name of a site -> anything that can be a key of a dictionary.
-        build: (representation as plain data, what is wanted) -> modification.
-    """
-    found: list[Modification] = []
-    for name in dict.fromkeys(site.representation for site in sites):
-        here = [site for site in sites if site.representation == name]
-        for one in dict.fromkeys(wanted[site.name] for site in here if site.name in wanted):
-            chosen = [site for site in here if wanted.get(site.name) == one]
-            found += [build(narrow, one) for narrow in _narrowed(name, here, chosen)]
-    return tuple(found)
-
-
-def _narrowed(name: str, here: Sequence[Site], chosen: Sequence[Site]) -> Iterable[dict[str, Any]]:
-    if len(chosen) == len(here):
-        yield {"name": name}
-        return
-    for stack, kind in dict.fromkeys((site.stack.stack, site.kind) for site in chosen):
-        among = [site for site in here if (site.stack.stack, site.kind) == (stack, kind)]
-        layers = [site.layer for site in chosen if (site.stack.stack, site.kind) == (stack, kind)]
-        narrow: dict[str, Any] = {"name": name, "stack": stack}
-        if kind is not None:
-            narrow["kind"] = kind
-        if len(layers) < len(among):
-            narrow["layers"] = sorted(layers)
-        yield narrow
 
 
 _NOTHING = "head_only"
