@@ -2,10 +2,13 @@
 
 Run by an interpreter that has `adapters` (which needs an older transformers than unipetl):
 
-    python adapterhub_writer.py FOLDER
+    python adapterhub_writer.py write FOLDER
+    python adapterhub_writer.py read FOLDER
 
-For every model it writes the base (``FOLDER/MODEL/base``), the arguments of a call (``inputs.safetensors``), and for
-every case the adapter's folder as the library saves it, with the logits of the adapted model (``logits.safetensors``).
+``write`` writes, for every model, the base (``FOLDER/MODEL/base``), the arguments of a call (``inputs.safetensors``),
+and for every case the adapter's folder as the library saves it, with the logits of the adapted model
+(``logits.safetensors``). ``read`` loads the folders that unipetl has made of them (``CASE/back``), and writes what the
+library computes then (``CASE/back/read.safetensors``).
 Nothing here imports unipetl.
 """
 
@@ -212,20 +215,40 @@ def save(model: torch.nn.Module, folder: Path) -> None:
         model.save_adapter(str(folder), "foo", use_safetensors=False)
         for pickled, safe in PICKLES.items():
             if (folder / pickled).is_file():
-                state = torch.load(folder / pickled, weights_only=True)
+                state = torch.load(folder / pickled, weights_only=True)  # noqa: TID251  # written a line before
                 save_file({key: value.clone() for key, value in state.items()}, folder / safe)
                 (folder / pickled).unlink()
 
 
+def read(name: str, folder: Path) -> None:
+    """Let the library load what unipetl wrote into ``FOLDER/MODEL/CASE/back``, and write the logits beside it."""
+    inputs = call(name)
+    extra = {"use_cache": False} if name in CACHED else {}
+    for case in cases(name):
+        back = folder / case / "back"
+        if not back.is_dir():
+            continue
+        model = build(name)
+        adapters.init(model)
+        found: dict[str, list[str]] = {}
+        adapter = model.load_adapter(str(back), use_safetensors=True, loading_info=found)
+        model.set_active_adapters(adapter)
+        model.double().eval()
+        missing = [key for key in found["missing_keys"] if ".pool." not in key]  # the same tensors under other names
+        if missing or found["unexpected_keys"]:
+            raise SystemExit(f"{name} {case}: {found}")
+        with torch.no_grad():
+            save_file({"logits": model(**inputs, **extra).logits.contiguous()}, back / "read.safetensors")
+
+
 def main() -> None:
-    folder = Path(sys.argv[1])
-    wanted = sys.argv[2:] or list(MODELS)
-    for name in wanted:
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        write(name, folder / name)
+    verb, folder, *names = sys.argv[1:]
+    for name in names or MODELS:
+        (Path(folder) / name).mkdir(parents=True, exist_ok=True)
+        {"write": write, "read": read}[verb](name, Path(folder) / name)
     index = {name: list(cases(name)) for name in MODELS}
     text = json.dumps({"cases": index, "refused": list(REFUSED), "adapters": adapters.__version__})
-    (folder / "index.json").write_text(text)
+    (Path(folder) / "index.json").write_text(text)
 
 
 if __name__ == "__main__":

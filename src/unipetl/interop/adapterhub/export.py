@@ -173,7 +173,7 @@ def _order(one: Placement, layout: Layout) -> Config:
         if insertion.reads == ("itself" if norm_first else "normed"):
             return {"original_ln_before": True}
         raise InteropError(f"{one.key!r}: in post-norm models AdapterHub's reads behind the norm (reads='normed').")
-    elif where == "block" and layout.family.prefix is not None:
+    elif where == "block" and not layout.family.hooked:
         return {"original_ln_before": True, "original_ln_after": False, "residual_before_ln": False}
     raise InteropError(f"{one.key!r}: AdapterHub has no such bottleneck at {where!r}. {KEPT}")
 
@@ -228,7 +228,7 @@ def _lora(
     first = chosen[0].modification.form
     if len({type(form) for form in forms}) > 1:
         raise InteropError(f"AdapterHub's unions do not hold LoRA and (IA)^3 together. {KEPT}")
-    if isinstance(first, LowRank) and len({(form.rank, form.dropout) for form in forms}) > 1:  # type: ignore[union-attr]
+    if len({(form.rank, form.dropout) for form in forms if isinstance(form, LowRank)}) > 1:
         raise InteropError(f"AdapterHub's LoRA has one rank and one dropout in all places. {KEPT}")
     by_site = {one.site.name: one for one in chosen}
     if len(by_site) != len(chosen):

@@ -54,8 +54,8 @@ MATCHES: tuple[Match, ...] = (
 def head_tensors(head: Part, adapter: Part, model: nn.Module) -> dict[str, Tensor]:
     """Return a head's tensors under the names they have in the model.
 
-    Where the base model is the model itself (T5), the library takes the adapter's own prefixes for parts of the head and
-    writes them twice; they are left out.
+    Where the base model is the model itself (T5), the library takes the adapter's own prefixes for parts of the head
+    and writes them twice; they are left out.
 
     Raises:
         InteropError: the head is another function than the model's, or does not fit it.

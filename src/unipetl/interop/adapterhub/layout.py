@@ -30,9 +30,11 @@ class Family:
         attention, feed_forward, cross: the modules that hold bottlenecks, inside a layer; ``decoder`` is
             ``feed_forward`` in a decoder, where that is another.
         projections: representation -> path inside a layer, where transformers 5 calls it otherwise.
-        prefix: the prefix's name in a model of one stack; None if the library has none for the family.
+        prefix: the prefix's name in a model of one stack; None if there is none to exchange.
+        no_prefix: why there is none.
         swapped: whether the library calls the last FFN projection ``intermediate`` and the first ``output``.
-        output_lora: whether LoRA reaches the attention's output projection.
+        hooked: whether the library hooks on the family's own code: then LoRA reaches the attention's output
+            projection, and the model's residual connection cannot be taken over by a bottleneck.
     """
 
     block: str
@@ -42,14 +44,15 @@ class Family:
     decoder: str | None = None
     projections: Mapping[str, str] = field(default_factory=dict)
     prefix: str | None = "self_prefix"
+    no_prefix: str = "the library has no prefix for this family"
     swapped: bool = False
-    output_lora: bool = False
+    hooked: bool = False
 
 
 _BERT = Family("encoder.layer.{layer}", "attention.output", "output")
 _BART = Family("{stack}.layers.{layer}", cross="cross_attention_adapters")
 _LLAMA = Family("layers.{layer}", swapped=True)
-_HOOKED = Family("layers.{layer}", prefix=None, output_lora=True)
+_HOOKED = Family("layers.{layer}", prefix=None, hooked=True)
 _VIT = Family(
     "encoder.layer.{layer}",
     feed_forward="output.output_adapters",
@@ -65,7 +68,12 @@ FAMILIES: dict[str, Family] = {
     "bert": _BERT, "roberta": _BERT, "xlm-roberta": _BERT,
     "distilbert": Family("transformer.layer.{layer}", prefix="self"),
     "bart": _BART, "mbart": _BART,
-    "t5": Family("{stack}.block.{layer}.layer", "0", "1", cross="1", decoder="2"),
+    "t5": Family(
+        "{stack}.block.{layer}.layer", "0", "1", cross="1", decoder="2", prefix=None,
+        no_prefix="there the library counts a prefix's positions among the keys' and not among the queries', so that "
+        "the relative position bias between any two tokens is that of tokens further apart by the prefix's length; "
+        "unipetl's prefix moves no position, and is another function",
+    ),
     "gpt2": Family("h.{layer}"),
     "llama": _LLAMA, "mistral": _LLAMA, "qwen2": _HOOKED, "qwen3": _HOOKED, "vit": _VIT,
 }  # fmt: skip
@@ -115,7 +123,7 @@ class Layout:
     def lora_location(self, site: Site) -> tuple[str, str | None] | None:
         """Return the setting that gives a projection a LoRA, and its letter if that is ``selfattn_lora``; or None."""
         letter = {"attention.query": "q", "attention.key": "k", "attention.value": "v"}.get(site.representation)
-        if site.representation == "attention.output" and self.family.output_lora:
+        if site.representation == "attention.output" and self.family.hooked:
             letter = "o"
         if letter:
             fused_cross = self.kind == "gpt2" and site.kind == "cross"
@@ -127,7 +135,7 @@ class Layout:
     def prefix_sets(self) -> dict[str, list[Site]]:
         """Return the attentions that share a prefix, by the prefix's name, in the order of the layers."""
         found: dict[str, list[Site]] = {}
-        alone = self.family.prefix if self.family.cross is None else "self_prefix"
+        alone = self.family.prefix
         for site in self.sites:
             if alone is None or site.representation != "attention.heads":
                 continue

@@ -76,7 +76,8 @@ def read_prefix(
                 raise InteropError(f"{pool.where}: {missing[0]!r} of the prefix {name!r} is missing or left over.")
             shared[sites[0].name] = {ours: found[theirs] for theirs, ours in PARTS.items()}
     if not specs:
-        raise InteropError(f"{settings.where}: the library has no prefix for {layout.kind!r} with these settings.")
+        reason = "these settings leave every place out" if layout.family.prefix else layout.family.no_prefix
+        raise InteropError(f"{settings.where}: no prefix of a {layout.kind}: {reason}.")
     return specs, values, shared
 
 
