@@ -1,8 +1,8 @@
-"""Against AdapterHub's library itself: what it writes computes the same here, and what we write computes the same there.
+"""Against AdapterHub's library itself: its files compute the same here, and ours compute the same there.
 
 It needs a transformers that unipetl does not run on, so it works in an environment of its own, as a script
-(adapterhub_writer.py), and files go between the two. `nox -s adapterhub` makes both environments; the interpreter of the
-library's is in UNIPETL_ADAPTERHUB_PYTHON, and without it these tests are skipped.
+(adapterhub_writer.py), and files go between the two. `nox -s adapterhub` makes both environments; the interpreter of
+the library's is in UNIPETL_ADAPTERHUB_PYTHON, and without it these tests are skipped.
 """
 
 from __future__ import annotations

@@ -7,7 +7,22 @@ from typing import Annotated
 import typer
 
 import unipetl
-from unipetl.cli import compare, doctor, evaluate, fetch, fold, inspect, methods, params, predict, schema, train
+from unipetl.cli import (
+    compare,
+    doctor,
+    evaluate,
+    export,
+    fetch,
+    fold,
+    import_,
+    inspect,
+    merge,
+    methods,
+    params,
+    predict,
+    schema,
+    train,
+)
 from unipetl.cli.boundary import Verbs
 from unipetl.cli.options import examples, paragraphs
 
@@ -29,10 +44,14 @@ app = typer.Typer(
 )
 
 #: The verbs, in the order of the help. Each is a module with a ``command`` and its EXAMPLES.
-VERBS = (methods, params, train, evaluate, predict, compare, inspect, fold, schema, fetch, doctor)
+VERBS = (
+    methods, params, train, evaluate, predict, compare, inspect, fold, merge, import_, export, schema, fetch, doctor,
+)  # fmt: skip
+#: What each verb is called; `import` is a word of Python's, so its module has a longer name.
+NAMES = {verb.__name__.rpartition(".")[2].rstrip("_"): verb for verb in VERBS}
 
-for verb in VERBS:
-    app.command(verb.__name__.rpartition(".")[2], help=paragraphs(verb.command), epilog=verb.EXAMPLES)(verb.command)
+for word, verb in NAMES.items():
+    app.command(word, help=paragraphs(verb.command), epilog=verb.EXAMPLES)(verb.command)
 
 
 def _version(wanted: bool) -> None:

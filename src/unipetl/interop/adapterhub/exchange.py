@@ -71,6 +71,7 @@ def export(
     path: str | Path,
     *,
     name: str | None = None,
+    called: str | None = None,
     base_model: str | None = None,
     ignore_dropout: bool = False,
 ) -> Path:
@@ -81,7 +82,8 @@ def export(
     Args:
         model: a model with attachments.
         path: the folder; made if absent.
-        name: which attachment; None if there is only one. The adapter has its name.
+        name: which attachment; None if there is only one.
+        called: the adapter's name in the folder; None is the attachment's.
         base_model: what the folder calls its base; None is where the model was loaded from.
         ignore_dropout: accept a bottleneck with dropout, which the library has elsewhere; it is written without.
 
@@ -90,17 +92,18 @@ def export(
         AttachError: there is no such attachment.
     """
     record = state_of(model).find(name)
-    if "." in record.name:
-        raise InteropError(f"AdapterHub's names have no dot in them; the attachment is called {record.name!r}.")
+    adapter = record.name if called is None else called
+    if not adapter or "." in adapter:
+        raise InteropError(f"AdapterHub's names have no dot in them, and {adapter!r} has; pass another as called=.")
     layout = Layout(model)
     head = _head_of(model, record)
-    configs, tensors = members(record, layout, record.name, ignore_dropout=ignore_dropout)
+    configs, tensors = members(record, layout, adapter, ignore_dropout=ignore_dropout)
     about: Config = {
         "hidden_size": layout.width,
         "model_class": type(model).__name__,
         "model_name": name_of_base(model) if base_model is None else base_model,
         "model_type": layout.kind,
-        "name": record.name,
+        "name": adapter,
         "version": f"adapters.{_VERSION}",
     }
     config = configs[0] if len(configs) == 1 else {"architecture": "union", "configs": configs}
