@@ -45,6 +45,7 @@ _HOMES = {
     "load": "unipetl.storage",
     "parse": "unipetl.notation",
     "plan": "unipetl.planning",
+    "push_to_hub": "unipetl.publishing",
     "save": "unipetl.storage",
     "summary": "unipetl.accounting",
     "testing": "unipetl.testing",
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from unipetl.method import Method, Modification
     from unipetl.notation import parse
     from unipetl.planning import Plan, plan
+    from unipetl.publishing import push_to_hub
     from unipetl.storage import load, save
 
 

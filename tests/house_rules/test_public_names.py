@@ -38,6 +38,7 @@ PUBLIC = {
     # files
     "save",
     "load",
+    "push_to_hub",
     "interop",
     # the rest
     "errors",

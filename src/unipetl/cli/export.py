@@ -13,7 +13,8 @@ from unipetl.cli.options import Base, Class, Json, examples
 from unipetl.cli.watching import hushed
 
 EXAMPLES = examples(
-    ("a run's LoRA for PEFT, and for engines that serve such folders", "unipetl export runs/first --to peft -o lora"),
+    ("a run's LoRA for PEFT", "unipetl export runs/first --to peft -o lora"),
+    ("the same for engines that serve LoRA folders", "unipetl export runs/first --to peft --uniform -o lora"),
     ("a saved attachment, whose base must be named", "unipetl export mine --to adapterhub -m user/base -o adapter"),
 )
 
@@ -30,6 +31,9 @@ def command(
     ignore_dropout: Annotated[
         bool, typer.Option("--ignore-dropout", help="AdapterHub: leave a bottleneck's dropout away; see docs.")
     ] = False,
+    uniform: Annotated[
+        bool, typer.Option("--uniform", help="PEFT: one rank and one alpha, as engines that serve LoRA want it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write an attachment as a folder that PEFT or AdapterHub reads as the same function of the same base.
@@ -41,7 +45,7 @@ def command(
     with hushed():
         found = export_run(
             run, out, to=to.value, model=model, model_class=model_class,
-            shift_positions=shift_positions or None, ignore_dropout=ignore_dropout or None,
+            shift_positions=shift_positions or None, ignore_dropout=ignore_dropout or None, uniform=uniform or None,
         )  # fmt: skip
     if as_json:
         screen.show_json(found.to_dict())

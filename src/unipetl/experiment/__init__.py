@@ -30,6 +30,7 @@ _HOMES = {
     "paired": "unipetl.experiment.sureness",
     "plan_schema": "unipetl.experiment.grid",
     "predict": "unipetl.experiment.use",
+    "publish": "unipetl.experiment.publishing",
     "recipe_schema": "unipetl.experiment.recipe",
     "report": "unipetl.experiment.table",
     "run": "unipetl.experiment.running",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from unipetl.experiment.grid import plan_schema as plan_schema
     from unipetl.experiment.merging import merge as merge
     from unipetl.experiment.progress import Progress as Progress
+    from unipetl.experiment.publishing import publish as publish
     from unipetl.experiment.recipe import Recipe as Recipe
     from unipetl.experiment.recipe import load_recipe as load_recipe
     from unipetl.experiment.recipe import recipe_schema as recipe_schema

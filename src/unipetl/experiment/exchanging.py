@@ -17,7 +17,7 @@ from unipetl.storage import save
 from unipetl.tasks import Task
 
 #: The formats, and the options that each has beside the folder.
-FORMATS: dict[str, tuple[str, ...]] = {"adapterhub": ("ignore_dropout", "head"), "peft": ("shift_positions",)}
+FORMATS: dict[str, tuple[str, ...]] = {"adapterhub": ("ignore_dropout", "head"), "peft": ("shift_positions", "uniform")}
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ def export(
     name: str | None = None,
     base_model: str | None = None,
     shift_positions: bool = False,
+    uniform: bool = False,
 ) -> Path:
     """Write an attachment as a folder that PEFT reads as the same function of the same base.
 
@@ -68,6 +69,8 @@ def export(
         name: which attachment; None if there is only one. It must be active where it trains biases or a head.
         base_model: what the folder calls its base; None is where the model was loaded from.
         shift_positions: accept a prefix of a model with absolute positions, whose tokens PEFT moves by its length.
+        uniform: write what engines that serve LoRA folders (vLLM and its like) read: one rank and one alpha for all
+            modules, no biases and no head. The function is the same.
 
     Raises:
         InteropError: the format cannot say this method; the message says what, and why.
@@ -91,7 +94,7 @@ def export(
         names = ", ".join(sorted(form.tag for form in forms))
         raise InteropError(f"PEFT saves one kind of method in a folder; here are several ({names}).")
     else:
-        config, tensors, wrapped = lora.write(record, places)
+        config, tensors, wrapped = lora.write(record, places, uniform=uniform)
     task = task_of(model)
     current: dict[str, Tensor] = {key: value.detach() for key, value in own_parameters(model).items()}
     for other in state_of(model).records.values():
@@ -104,6 +107,8 @@ def export(
         raise InteropError("PEFT's prefix and prompt tuning train no biases of the model.")
     else:
         tensors |= {f"base_model.{key.removeprefix(PREFIX)}": value for key, value in own.items()}
+    if uniform:
+        _refuse_unserved(config, modules, biases=biases)
     settings: dict[str, Any] = {
         "auto_mapping": None if task else _auto_mapping(model),
         "base_model_name_or_path": name_of_base(model) if base_model is None else base_model,
@@ -114,6 +119,18 @@ def export(
     elif biases:
         raise InteropError("PEFT's (IA)^3 trains no biases of the model.")
     return files.write(path, {**settings, **config}, tensors)
+
+
+def _refuse_unserved(config: dict[str, Any], modules: list[str], *, biases: bool) -> None:
+    """Refuse what engines that serve LoRA folders do not read.
+
+    Raises:
+        InteropError: it is no LoRA, or has biases or whole modules beside it.
+    """
+    extra = "biases" if biases or config.get("lora_bias") else f"the whole of {modules[0]!r}" if modules else None
+    if config["peft_type"] != "LORA" or extra:
+        what = f"trains {extra} as well" if extra else f"is {config['peft_type']}"
+        raise InteropError(f"engines that serve such folders read LoRA alone; this attachment {what}.")
 
 
 def _wanted(kind: str, folder: files.Folder, places: Places, *, shift_positions: bool) -> Wanted:
