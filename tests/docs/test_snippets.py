@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from hub.fake_hub import FakeHub, taken_for_real
 
 ROOT = Path(__file__).parents[2]

@@ -196,6 +196,8 @@ def write(name: str, folder: Path) -> None:
         adapters.init(model)
         model.add_adapter("foo", config=config)
         scattered(model, 7, "foo")
+        if case == "houlsby":  # with a head that was trained, too
+            scattered(model, 8, "classifier")
         model.double().eval()
         model.set_active_adapters("foo")
         save(model, folder / case)

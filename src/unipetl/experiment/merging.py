@@ -24,6 +24,9 @@ WAYS: dict[str, str] = {
     "svd": "the weighted sum, brought to a rank by singular values",
 }
 
+#: Options, and the ways that they are for.
+_TAKEN_BY = {"weights": ("sum", "ties", "dare", "svd"), "rank": ("ties", "dare", "svd"), "density": ("ties", "dare")}
+
 
 @dataclass(frozen=True)
 class Merged:
@@ -129,13 +132,9 @@ def _refuse_options(how: str, count: int, **options: Any) -> None:
         raise CombinationError(unknown("way to merge", how, WAYS))
     if count < 2:
         raise CombinationError("a merge needs at least two attachments.")
-    takes = {"sum": {"weights"}, "ties": {"weights", "rank", "density"}, "dare": {"weights", "rank", "density"},
-             "svd": {"weights", "rank"}}.get(how, set())  # fmt: skip
     for name, value in options.items():
-        if value is not None and name not in takes:
-            able = [way for way in WAYS if name in ("weights", "rank", "density") and way not in ("average", "stack")]
-            hint = f" (it is for {', '.join(able)})" if name == "weights" else ""
-            raise CombinationError(f"{name} has no meaning for {how!r}{hint}.")
+        if value is not None and how not in _TAKEN_BY[name]:
+            raise CombinationError(f"{name} has no meaning for {how!r}; it is for {', '.join(_TAKEN_BY[name])}.")
     weights = options["weights"]
     if weights is not None and len(weights) != count:
         raise CombinationError(f"expected one weight for each of {count} attachments, found {len(weights)}.")

@@ -53,6 +53,8 @@ def read_lora(settings: Settings, layout: Layout, pool: Pool) -> tuple[dict[str,
     mode, rank, alpha = settings.word("composition_mode"), settings.whole("r"), settings.number("alpha")
     if mode not in ("add", "scale") or not alpha:
         raise InteropError(f"{settings.where}: composition_mode {mode!r} with alpha {alpha:g} is no LoRA or (IA)^3.")
+    if mode == "scale" and rank != 1:
+        raise InteropError(f"{settings.where}: composition_mode 'scale' with r={rank}; the library takes r=1 alone.")
     spec = (
         Spec(LowRank(rank=rank, dropout=settings.number("dropout")), alpha / rank)
         if mode == "add"
@@ -64,6 +66,10 @@ def read_lora(settings: Settings, layout: Layout, pool: Pool) -> tuple[dict[str,
         chosen = [site for site in sites if asked(settings, layout, site)]
         if not chosen:
             continue
+        if mode == "scale" and alpha != 1 and len(sites) > 1:
+            raise InteropError(
+                f"{settings.where}: alpha={alpha:g} of (IA)^3 at the fused {path!r} multiplies its other features too."
+            )
         up = pool.take(f"{path}.loras.{pool.name}.lora_B")
         down = pool.take(f"{path}.loras.{pool.name}.lora_A") if mode == "add" else None
         for place, site in enumerate(chosen):
