@@ -42,6 +42,17 @@ def test_export_then_import_is_the_same_function(name, tmp_path):
     assert all(torch.equal(value, second[key]) for key, value in first.items())
 
 
+def test_a_head_that_was_there_before_is_not_taken_for_this_adapters(tmp_path):
+    model, again = build("distilbert"), build("distilbert")
+    unipetl.attach(model, "houlsby(rank=3)")
+    adapterhub.export(model, tmp_path)
+    assert (tmp_path / "head_config.json").is_file()
+    unipetl.detach(model)
+    unipetl.attach(model, "lora(rank=2)", train_head=False)
+    adapterhub.export(model, tmp_path)
+    assert not adapterhub.load(again, tmp_path).plan.trained
+
+
 TOO_MUCH = {
     "prompt": ("llama", "prompt_tuning(length=3)", "embeddings' norm"),
     "ungated": (

@@ -85,7 +85,8 @@ def write(path: str | Path, adapter: Mapping[str, Any], tensors: Mapping[str, Te
         StorageError: the file system refuses.
     """
     folder = Path(path)
-    (folder / CONFIG).unlink(missing_ok=True)
+    for name in (CONFIG, HEAD_CONFIG):  # a head of what was there before is none of this adapter's
+        (folder / name).unlink(missing_ok=True)
     _write_tensors(folder / TENSORS, tensors)
     write_text(folder / CONFIG, _text(adapter))
     return folder
