@@ -107,6 +107,22 @@ def peft(session: nox.Session) -> None:
 
 
 @nox.session
+def adapterhub(session: nox.Session) -> None:
+    """Exchange files with AdapterHub's library, which needs an older transformers: an environment beside this one."""
+    if not session.virtualenv.is_sandboxed:
+        session.skip("it would change the active environment's transformers")
+    install(session, "dev")
+    beside = Path(session.virtualenv.location) / "adapters"
+    python = beside / "bin" / "python"
+    if not python.exists():
+        session.run("python", "-m", "venv", str(beside))
+        session.run(str(python), "-m", "pip", "install", "-q", TORCH, external=True)
+        session.run(str(python), "-m", "pip", "install", "-q", "adapters==1.3.0", external=True)
+    environment = {"UNIPETL_ADAPTERHUB_PYTHON": str(python)}
+    session.run("pytest", "tests/interop/test_adapterhub_library.py", "-m", "", *session.posargs, env=environment)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     install(session, "docs")

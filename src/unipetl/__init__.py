@@ -46,6 +46,7 @@ _HOMES = {
     "load": "unipetl.storage",
     "parse": "unipetl.notation",
     "plan": "unipetl.planning",
+    "push_to_hub": "unipetl.publishing",
     "reload": "unipetl.storage",
     "routed": "unipetl.attaching",
     "save": "unipetl.storage",
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from unipetl.method import Method, Modification
     from unipetl.notation import parse
     from unipetl.planning import Plan, plan
+    from unipetl.publishing import push_to_hub
     from unipetl.storage import load, reload, save
 
 

@@ -67,6 +67,10 @@ class DownloadError(TaskError):
     """Something must be fetched and cannot be."""
 
 
+class UploadError(PetlError, RuntimeError):
+    """Something cannot be pushed to the hub; nothing here has changed."""
+
+
 class MissingPackageError(PetlError, ImportError):
     """A package that only some tasks need is not installed; the message has the command that installs it."""
 

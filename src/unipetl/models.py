@@ -1,4 +1,4 @@
-"""A model named in text, as a config and as a model without weights: a standard name, a folder, or a name on the hub.
+"""A model named in text, as a config and as a model with or without weights: a standard name, a folder, a hub name.
 
 Standard names need neither weights nor a network; see [STANDARD][unipetl.architectures.standard.STANDARD].
 """
@@ -14,7 +14,7 @@ from unipetl.errors import DownloadError, PlanError, first_line, nearest, unknow
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
 def standard_names() -> tuple[str, ...]:
@@ -120,3 +120,29 @@ def _class_of(config: PreTrainedConfig, name: str) -> type[nn.Module]:
         return found
     known = [one for one in dir(transformers) if one.startswith(family) and ("For" in one or one.endswith("Model"))]
     raise PlanError(unknown(f"{family} model class", name, known))
+
+
+def load_model(name: str | Path, model_class: str | None = None) -> PreTrainedModel:
+    """Return a model with its weights, in evaluation mode: from a local folder, or by its name on the hub.
+
+    The class is ``model_class`` if given, else the one that the model's config names.
+
+    Raises:
+        PlanError: there is no such class, or the files cannot be used.
+        DownloadError: nothing of that name is here, and the hub gives nothing.
+    """
+    import torch
+    import transformers
+
+    text = str(name)
+    folder = Path(text).expanduser()
+    config = _local(folder) if folder.exists() or text.startswith((".", "/", "~")) else _from_hub(text)
+    named = model_class or next(iter(getattr(config, "architectures", None) or [""]))
+    kind = _class_of(config, named) if named else transformers.AutoModel
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # for a head that is not in the files
+            model: PreTrainedModel = kind.from_pretrained(str(folder) if folder.exists() else text)  # type: ignore[union-attr]
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise PlanError(f"model {text!r} cannot be loaded as {named or 'a bare model'}: {first_line(error)}") from error
+    return model.eval()

@@ -25,6 +25,7 @@ from unipetl.errors import MismatchError, StorageError
 from unipetl.files import flush, write_atomically
 from unipetl.fingerprint import fingerprint
 from unipetl.forms import Form
+from unipetl.hub.fetching import fetch, is_repository
 from unipetl.saved import (
     DESCRIPTION,
     FORMAT,
@@ -103,23 +104,36 @@ def load(
     allow_nonfinite: bool = False,
     architecture: Architecture | None = None,
     forms: Sequence[type[Form]] = (),
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
 ) -> Attachment:
-    """Attach what the folder ``path`` holds to ``model``; all or nothing.
+    """Attach what the folder ``path`` holds, or a repository of the hub, to ``model``; all or nothing.
 
     Args:
         model: the base model the attachment was trained on.
-        path: a folder written by [save][].
+        path: a folder written by [save][], or ``user/name`` on the hub. A local folder of that name wins.
         name: a new name for it; None keeps the saved one.
         allow_other_base: accept a base whose weights are not those it was trained on.
         allow_nonfinite: accept NaN and infinite values.
         architecture: a table for a family that unipetl does not know.
         forms: third-party forms that the method names.
+        revision: for the hub: a branch, tag or commit.
+        token: for the hub; None is the one of `hf auth login`, or of the environment.
+        cache_dir: for the hub; None is its own cache.
+        local_files_only: for the hub: take what is in the cache, and never ask.
 
     Raises:
+        DownloadError: the hub does not give it.
         CorruptFileError: a file is damaged or incomplete; the message names the tensor.
         MismatchError: it belongs to another base, model or newer format.
         PlanError: the method makes no sense on this model.
     """
+    if is_repository(path):
+        path = fetch(str(path), revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+    elif revision is not None:
+        raise StorageError(f"{str(path)!r} is a local folder; revision={revision!r} is for the hub.")
     saved = read(path, allow_nonfinite=allow_nonfinite)
     chosen = saved.name if name is None else name
     attachment = attach(

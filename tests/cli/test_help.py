@@ -7,9 +7,8 @@ import pytest
 
 import unipetl
 from cli.calling import call, process, refusal
-from unipetl.cli.main import VERBS
+from unipetl.cli.main import NAMES
 
-NAMES = [verb.__name__.rpartition(".")[2] for verb in VERBS]
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "matplotlib", "numpy", "yaml"}
 PROBE = """
 import sys

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hub.fake_hub import FakeHub, taken_for_real
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -23,7 +25,10 @@ def run(page: Path, text: str) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_snippets_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run(page, page.read_text())
+    with FakeHub() as hub:
+        taken_for_real(hub, monkeypatch, tmp_path / "cache")
+        monkeypatch.setenv("HF_TOKEN", "hf_right")
+        run(page, page.read_text())
 
 
 def test_a_broken_snippet_is_noticed():

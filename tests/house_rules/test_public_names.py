@@ -41,6 +41,7 @@ PUBLIC = {
     "save",
     "load",
     "reload",
+    "push_to_hub",
     "interop",
     # the rest
     "errors",

@@ -11,12 +11,16 @@ from unipetl.cli import (
     compare,
     doctor,
     evaluate,
+    export,
     fetch,
     fold,
+    import_,
     inspect,
+    merge,
     methods,
     params,
     predict,
+    push,
     reproduce,
     schema,
     train,
@@ -42,10 +46,15 @@ app = typer.Typer(
 )
 
 #: The verbs, in the order of the help. Each is a module with a ``command`` and its EXAMPLES.
-VERBS = (methods, params, train, evaluate, predict, compare, reproduce, inspect, fold, schema, fetch, doctor)
+VERBS = (
+    methods, params, train, evaluate, predict, compare, reproduce, inspect, fold, merge, import_, export, push, schema,
+    fetch, doctor,
+)  # fmt: skip
+#: What each verb is called; `import` is a word of Python's, so its module has a longer name.
+NAMES = {verb.__name__.rpartition(".")[2].rstrip("_"): verb for verb in VERBS}
 
-for verb in VERBS:
-    app.command(verb.__name__.rpartition(".")[2], help=paragraphs(verb.command), epilog=verb.EXAMPLES)(verb.command)
+for word, verb in NAMES.items():
+    app.command(word, help=paragraphs(verb.command), epilog=verb.EXAMPLES)(verb.command)
 
 
 def _version(wanted: bool) -> None:

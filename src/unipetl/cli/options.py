@@ -17,6 +17,13 @@ Model = Annotated[
     str,
     typer.Option("--model", "-m", metavar="MODEL", help="A standard name, a folder with a config.json, or a hub name."),
 ]
+Base = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="MODEL", help="The base: a folder or a hub name. A run knows its own."),
+]
+Class = Annotated[
+    str | None, typer.Option("--class", metavar="CLASS", help="The base's class, where its config does not name it.")
+]
 
 Budget = Annotated[
     str | None,

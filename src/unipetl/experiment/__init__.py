@@ -20,13 +20,17 @@ _HOMES = {
     "compare": "unipetl.experiment.comparing",
     "demo_plan": "unipetl.experiment.demo",
     "evaluate": "unipetl.experiment.use",
+    "export_run": "unipetl.experiment.exchanging",
     "fold_run": "unipetl.experiment.use",
+    "import_folder": "unipetl.experiment.exchanging",
     "interval": "unipetl.experiment.sureness",
     "load_plan": "unipetl.experiment.grid",
     "load_recipe": "unipetl.experiment.recipe",
+    "merge": "unipetl.experiment.merging",
     "paired": "unipetl.experiment.sureness",
     "plan_schema": "unipetl.experiment.grid",
     "predict": "unipetl.experiment.use",
+    "publish": "unipetl.experiment.publishing",
     "recipe_schema": "unipetl.experiment.recipe",
     "report": "unipetl.experiment.table",
     "run": "unipetl.experiment.running",
@@ -41,10 +45,14 @@ if TYPE_CHECKING:
     from unipetl.experiment.comparing import compare as compare
     from unipetl.experiment.demo import demo_plan as demo_plan
     from unipetl.experiment.directory import RunResult as RunResult
+    from unipetl.experiment.exchanging import export_run as export_run
+    from unipetl.experiment.exchanging import import_folder as import_folder
     from unipetl.experiment.grid import ComparePlan as ComparePlan
     from unipetl.experiment.grid import load_plan as load_plan
     from unipetl.experiment.grid import plan_schema as plan_schema
+    from unipetl.experiment.merging import merge as merge
     from unipetl.experiment.progress import Progress as Progress
+    from unipetl.experiment.publishing import publish as publish
     from unipetl.experiment.recipe import Recipe as Recipe
     from unipetl.experiment.recipe import load_recipe as load_recipe
     from unipetl.experiment.recipe import recipe_schema as recipe_schema

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from unipetl.attaching import Attachment, attach, detach
@@ -14,8 +13,8 @@ from unipetl.errors import InteropError
 from unipetl.forms import HeadAttention, Prompt, Rescale
 from unipetl.interop.peft import files, ia3, lora, virtual
 from unipetl.interop.peft.inplace import read_own, write_own
-from unipetl.interop.peft.lora import Wanted
 from unipetl.interop.peft.names import PREFIX, Places, name_of_base, task_of
+from unipetl.interop.wanted import Wanted, fill
 from unipetl.method import Method
 
 _TYPES = ("LORA", "IA3", "PREFIX_TUNING", "PROMPT_TUNING")
@@ -46,7 +45,7 @@ def load(model: nn.Module, path: str | Path, *, name: str = "default", shift_pos
     method = Method(modifications=wanted.modifications, train=own.groups)
     attachment = attach(model, method, name=name, train_head=own.train_head)
     try:
-        _fill(attachment, wanted, own.values)
+        fill(attachment, wanted, own.values)
     except BaseException:
         detach(model, name)
         raise
@@ -60,6 +59,7 @@ def export(
     name: str | None = None,
     base_model: str | None = None,
     shift_positions: bool = False,
+    uniform: bool = False,
 ) -> Path:
     """Write an attachment as a folder that PEFT reads as the same function of the same base.
 
@@ -69,6 +69,8 @@ def export(
         name: which attachment; None if there is only one. It must be active where it trains biases or a head.
         base_model: what the folder calls its base; None is where the model was loaded from.
         shift_positions: accept a prefix of a model with absolute positions, whose tokens PEFT moves by its length.
+        uniform: write what engines that serve LoRA folders (vLLM and its like) read: one rank and one alpha for all
+            modules, no biases and no head. The function is the same.
 
     Raises:
         InteropError: the format cannot say this method; the message says what, and why.
@@ -92,7 +94,7 @@ def export(
         names = ", ".join(sorted(form.tag for form in forms))
         raise InteropError(f"PEFT saves one kind of method in a folder; here are several ({names}).")
     else:
-        config, tensors, wrapped = lora.write(record, places)
+        config, tensors, wrapped = lora.write(record, places, uniform=uniform)
     task = task_of(model)
     current: dict[str, Tensor] = {key: value.detach() for key, value in own_parameters(model).items()}
     for other in state_of(model).records.values():
@@ -105,6 +107,8 @@ def export(
         raise InteropError("PEFT's prefix and prompt tuning train no biases of the model.")
     else:
         tensors |= {f"base_model.{key.removeprefix(PREFIX)}": value for key, value in own.items()}
+    if uniform:
+        _refuse_unserved(config, modules, biases=biases)
     settings: dict[str, Any] = {
         "auto_mapping": None if task else _auto_mapping(model),
         "base_model_name_or_path": name_of_base(model) if base_model is None else base_model,
@@ -115,6 +119,18 @@ def export(
     elif biases:
         raise InteropError("PEFT's (IA)^3 trains no biases of the model.")
     return files.write(path, {**settings, **config}, tensors)
+
+
+def _refuse_unserved(config: dict[str, Any], modules: list[str], *, biases: bool) -> None:
+    """Refuse what engines that serve LoRA folders do not read.
+
+    Raises:
+        InteropError: it is no LoRA, or has biases or whole modules beside it.
+    """
+    extra = "biases" if biases or config.get("lora_bias") else f"the whole of {modules[0]!r}" if modules else None
+    if config["peft_type"] != "LORA" or extra:
+        what = f"trains {extra} as well" if extra else f"is {config['peft_type']}"
+        raise InteropError(f"engines that serve such folders read LoRA alone; this attachment {what}.")
 
 
 def _wanted(kind: str, folder: files.Folder, places: Places, *, shift_positions: bool) -> Wanted:
@@ -129,22 +145,3 @@ def _wanted(kind: str, folder: files.Folder, places: Places, *, shift_positions:
 
 def _auto_mapping(model: nn.Module) -> dict[str, str]:
     return {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}
-
-
-def _fill(attachment: Attachment, wanted: Wanted, own: dict[str, Tensor]) -> None:
-    tensors = attachment.tensors()
-    filled: set[str] = set()
-    with torch.no_grad():
-        for one in attachment.plan.placements:
-            for part, value in wanted.values[one.site.name].items():
-                key = f"{one.key}/{part}"
-                if tensors[key].shape != value.shape:
-                    found, needed = tuple(value.shape), tuple(tensors[key].shape)
-                    raise InteropError(f"{one.site.name!r}: {part} has shape {found}; the model needs {needed}.")
-                tensors[key].copy_(value)
-                filled.add(one.site.name)
-        for name, value in own.items():
-            tensors[f"model/{name}"].copy_(value)
-    left = sorted(set(wanted.values) - filled)
-    if left:
-        raise InteropError(f"the values at {left[0]!r} found no place.")

@@ -15,8 +15,8 @@ from unipetl.forms import Rescale
 from unipetl.forms.rescale import RescaleDelta
 from unipetl.insertion import Sequential
 from unipetl.interop.peft.files import Folder
-from unipetl.interop.peft.lora import Wanted
-from unipetl.interop.peft.names import PREFIX, Places, features_of, matches, modifications_of, short_names
+from unipetl.interop.peft.names import PREFIX, Places, features_of, matches, short_names
+from unipetl.interop.wanted import Wanted, modifications_of
 from unipetl.method import Modification
 
 _ENDING = ".ia3_l"

@@ -29,10 +29,10 @@ from unipetl.interop.peft.names import (
     Places,
     features_of,
     matches,
-    modifications_of,
     pattern_value,
     short_names,
 )
+from unipetl.interop.wanted import Wanted, modifications_of
 from unipetl.method import Modification
 from unipetl.representation import PROJECTIONS
 
@@ -61,15 +61,6 @@ class Spec:
     scale: float
     dropout: float
     bias: bool
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """The modifications that a file describes, and the values at every site: ``down``, ``up``, ``up_bias``."""
-
-    modifications: tuple[Modification, ...]
-    values: dict[str, dict[str, Tensor]]
-    rest: dict[str, Tensor]
 
 
 def read(folder: Folder, places: Places) -> Wanted:
@@ -226,8 +217,13 @@ def _parts(
         raise InteropError(f"the LoRA of {path!r} changes features that are no query, key or value.")
 
 
-def write(record: Record, places: Places) -> tuple[dict[str, Any], dict[str, Tensor], set[str]]:
+def write(
+    record: Record, places: Places, *, uniform: bool = False
+) -> tuple[dict[str, Any], dict[str, Tensor], set[str]]:
     """Return config, tensors and the wrapped modules of an attachment's LoRA.
+
+    ``uniform`` writes one rank and one alpha, for readers that know no patterns: smaller ranks are filled up with
+    zeros, and scales that differ go into B.
 
     Raises:
         InteropError: a change is no LoRA of a projection.
@@ -242,8 +238,10 @@ def write(record: Record, places: Places) -> tuple[dict[str, Any], dict[str, Ten
     alphas: dict[str, float] = {}
     tensors: dict[str, Tensor] = {}
     biased = any(isinstance(op.change.delta, BottleneckDelta) for ops in grouped.values() for op in ops)
-    for path, ops in grouped.items():
-        down, up, bias, scale = _joined(model, path, ops)
+    joined = {path: _joined(model, path, ops) for path, ops in grouped.items()}
+    if uniform:
+        joined = _alike(joined)
+    for path, (down, up, bias, scale) in joined.items():
         ranks[path] = down.shape[0]
         alphas[path], up = _alpha(scale, down.shape[0], up)
         tensors |= _named(model, path, down, up)
@@ -329,6 +327,28 @@ def _joined(model: nn.Module, path: str, ops: list[Op]) -> tuple[Tensor, Tensor,
         downs.append(delta.down.detach())
         ups.append(up)
     return torch.cat(downs), torch.cat(ups, dim=1), bias, scale
+
+
+_Joined = tuple[Tensor, Tensor, Tensor, float]
+
+
+def _alike(joined: Mapping[str, _Joined]) -> dict[str, _Joined]:
+    """Return A, B, bias and s of every module with one rank and one s, and an alpha that is s times the rank."""
+    rank = max(down.shape[0] for down, _, _, _ in joined.values())
+    scales = {scale for _, _, _, scale in joined.values()}
+    common = next(iter(scales))
+    inside = len(scales) > 1 or common * rank / rank != common
+    found = {}
+    for path, (down, up, bias, scale) in joined.items():
+        missing = rank - down.shape[0]
+        up = up * scale if inside else up
+        found[path] = (
+            torch.cat([down, down.new_zeros(missing, down.shape[1])]),
+            torch.cat([up, up.new_zeros(up.shape[0], missing)], dim=1),
+            bias,
+            1.0 if inside else scale,
+        )
+    return found
 
 
 def _alpha(scale: float, rank: int, up: Tensor) -> tuple[float, Tensor]:

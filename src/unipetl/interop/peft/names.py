@@ -16,7 +16,7 @@ from unipetl.architectures import Site
 from unipetl.architectures.embeddings import embedding_shape
 from unipetl.errors import InteropError, nearest
 from unipetl.folding.linear import transposed
-from unipetl.method import Method, Modification
+from unipetl.method import Method
 from unipetl.planning import plan, sites_of
 from unipetl.representation import PROJECTIONS
 
@@ -129,44 +129,6 @@ def short_names(model: nn.Module, paths: Iterable[str]) -> list[str]:
     short = sorted({path.rpartition(".")[2] for path in wanted})
     named = {path for path, _ in model.named_modules() if matches(short, path)}
     return short if named == wanted else sorted(wanted)
-
-
-def modifications_of(sites: Sequence[Site], wanted: Mapping[str, Any], build: Any) -> tuple[Modification, ...]:
-    """Return the fewest modifications that give every named site what is wanted there.
-
-    Args:
-        sites: every place of the model.
-        wanted: name of a site -> anything that can be a key of a dictionary.
-        build: (representation as plain data, what is wanted) -> modification.
-    """
-    found: list[Modification] = []
-    for name in dict.fromkeys(site.representation for site in sites):
-        here = [site for site in sites if site.representation == name]
-        for one in dict.fromkeys(wanted[site.name] for site in here if site.name in wanted):
-            chosen = [site for site in here if wanted.get(site.name) == one]
-            found += [build(narrow, one) for narrow in _narrowed(name, here, chosen)]
-    return tuple(found)
-
-
-def _narrowed(name: str, here: Sequence[Site], chosen: Sequence[Site]) -> Iterable[dict[str, Any]]:
-    if len(chosen) == len(here):
-        yield {"name": name}
-        return
-
-    def group(site: Site) -> tuple[str, str | None, bool]:
-        return site.stack.stack, site.kind, site.inside == "experts"
-
-    for stack, kind, routed in dict.fromkeys(map(group, chosen)):
-        among = [site for site in here if group(site) == (stack, kind, routed)]
-        layers = {site.layer for site in chosen if group(site) == (stack, kind, routed)}
-        narrow: dict[str, Any] = {"name": name, "stack": stack}
-        if kind is not None:
-            narrow["kind"] = kind
-        if any(site.inside == "experts" for site in here):
-            narrow["experts"] = routed
-        if layers < {site.layer for site in among}:
-            narrow["layers"] = sorted(layers)
-        yield narrow
 
 
 _NOTHING = Method()

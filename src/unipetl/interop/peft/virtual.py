@@ -27,8 +27,8 @@ from unipetl.forms.head_attention import HeadAttentionDelta
 from unipetl.forms.prompt import PromptDelta
 from unipetl.insertion import Parallel
 from unipetl.interop.peft.files import Folder
-from unipetl.interop.peft.lora import Wanted
-from unipetl.interop.peft.names import Places, modifications_of, task_of
+from unipetl.interop.peft.names import Places, task_of
+from unipetl.interop.wanted import Wanted, modifications_of
 from unipetl.method import Modification
 
 KEY = "prompt_embeddings"

@@ -1,0 +1,130 @@
+"""unipetl import, export and merge: folders of other libraries, and attachments as one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import unipetl
+from cli.calling import call, data, refusal
+from cli.conftest import QUICK
+from cli.tiny_task import TINY
+from unipetl.interop import adapterhub, peft
+from unipetl.saved import read
+from unipetl.testing import batch, build
+from unipetl.testing.compare import close, outputs, scatter
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    build("bert").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def saved(base, tmp_path):
+    """Two attachments of one base, as folders, and what each computes."""
+    found = {}
+    for number, name in enumerate(("a", "b")):
+        model = build("bert")
+        scatter(unipetl.attach(model, "lora(rank=2)", train_head=False), seed=number)
+        unipetl.save(model, tmp_path / name)
+        found[name] = (tmp_path / name, outputs(model, batch(model)))
+    return found
+
+
+@pytest.mark.parametrize(("kind", "module"), [("peft", peft), ("adapterhub", adapterhub)])
+def test_a_run_goes_out_and_comes_back(kind, module, saved, base, tmp_path):
+    folder, wanted = saved["a"]
+    text = call("export", folder, "--to", kind, "-m", base, "-o", tmp_path / "theirs").stdout
+    assert "adapter_config.json" in text
+    model = build("bert")
+    module.load(model, tmp_path / "theirs")
+    close(outputs(model, batch(model)), wanted, "their folder", 1e-6)
+    found = data("import", kind, tmp_path / "theirs", "-m", base, "-o", tmp_path / "ours", "--name", "again")
+    assert found["parameters"] == sum(p.numel() for p in unipetl.attachments(model)[0].tensors().values())
+    again = build("bert")
+    unipetl.load(again, tmp_path / "ours")
+    close(outputs(again, batch(again)), wanted, "and ours again", 1e-6)
+
+
+def test_a_run_knows_its_base(trained, tmp_path):
+    found = data("export", trained / "seed-0", "--to", "peft", "-o", tmp_path / "lora")
+    config = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
+    assert config["peft_type"] == "LORA"
+    assert found["method"]["modifications"]
+    assert "of its own" in refusal("export", trained / "seed-0", "--to", "peft", "-o", tmp_path / "lora")
+
+
+def test_a_merge_says_its_law_or_its_error(saved, base, tmp_path):
+    (a, _), (b, _) = saved["a"], saved["b"]
+    text = call("merge", a, b, "--weights", "0.7,0.3", "-m", base, "-o", tmp_path / "sum").stdout
+    assert "0.7 times the change" in text
+    assert "Exact" in text
+    text = call("merge", a, b, "--how", "ties", "--rank", 2, "-m", base, "-o", tmp_path / "ties").stdout
+    assert "TIES" in text
+    assert "relative error" in text
+    found = data("merge", a, b, "--how", "svd", "--rank", 1, "-m", base, "-o", tmp_path / "svd")
+    assert found["exact"] is False
+    assert 0 < found["largest_error"] < 1
+    assert data("merge", a, b, "--how", "average", "-m", base, "-o", tmp_path / "mean")["exact"] is True
+
+
+def test_a_merged_attachment_is_the_sum_of_its_parts(saved, base, tmp_path):
+    (a, first), (b, _) = saved["a"], saved["b"]
+    call("merge", a, a, "--weights", "0.25,0.75", "-m", base, "-o", tmp_path / "same")
+    model = build("bert")
+    unipetl.load(model, tmp_path / "same")
+    close(outputs(model, batch(model)), first, "a quarter and three quarters of one attachment", 1e-5)
+    call("merge", a, b, "--how", "stack", "-m", base, "-o", tmp_path / "stack")
+    stacked, both = build("bert"), build("bert")
+    unipetl.load(stacked, tmp_path / "stack")
+    unipetl.load(both, a, name="a")
+    unipetl.load(both, b, name="b")
+    close(outputs(stacked, batch(both)), outputs(both, batch(both)), "the stack", 1e-5)
+
+
+def test_runs_with_heads_are_averaged_with_their_heads(trained, tmp_path):
+    found = data("merge", trained / "seed-0", trained / "seed-1", "--how", "average", "-o", tmp_path / "mean")
+    assert found["exact"] is True
+    merged = read(tmp_path / "mean").tensors["model/classifier.weight"]
+    heads = [read(trained / f"seed-{seed}" / "adapter").tensors["model/classifier.weight"] for seed in (0, 1)]
+    close(merged, (heads[0] + heads[1]) / 2, "the head", 1e-6)
+
+
+def test_wrong_uses_are_refused(saved, base, trained, tmp_path):
+    folder, _ = saved["a"]
+    out = ("-o", tmp_path / "out")
+    assert "--model" in refusal("export", folder, "--to", "peft", *out)
+    assert "at least two" in refusal("merge", folder, "-m", base, *out)
+    assert "one weight for each" in refusal("merge", folder, folder, "-w", "1,2,3", "-m", base, *out)
+    assert "no meaning for 'average'" in refusal(
+        "merge", folder, folder, "-w", "1,2", "--how", "average", "-m", base, *out
+    )
+    assert "--rank" in refusal("merge", folder, folder, "--how", "svd", "-m", base, *out)
+    assert "numbers with commas" in refusal("merge", folder, folder, "-w", "1;2", *out, code=2)
+    assert "belongs nowhere" in refusal("merge", trained / "seed-0", folder, *out)  # of a base with more layers
+    assert "seed-0, seed-1" in refusal("export", trained, "--to", "peft", *out)
+    assert "neither a run" in refusal("export", tmp_path / "nowhere", "--to", "peft", *out)
+    assert "is no folder" in refusal("import", "peft", tmp_path / "nowhere", "-m", base, *out)
+    assert "option of peft, and not of adapterhub" in refusal(
+        "import", "adapterhub", folder, "-m", base, *out, "--shift-positions"
+    )
+    assert "there is no such folder" in refusal("import", "peft", folder, "-m", tmp_path / "nowhere", *out)
+    assert "is no PEFT folder" in refusal("import", "peft", folder, "-m", base, *out)
+    assert "BertForSequenceClassification" in refusal(
+        "import", "peft", folder, "-m", base, *out, "--class", "BertForSequenceClasification"
+    )
+    call("import", "pefd", folder, "-m", base, *out, code=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_format_cannot_say_is_refused(tmp_path):
+    run = tmp_path / "run"
+    call("train", "-t", TINY.name, "-x", "adapter(rank=2)", "-o", run, *QUICK, "--seed", 0)
+    assert "unipetl.save keeps every method" in refusal("export", run, "--to", "peft", "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
