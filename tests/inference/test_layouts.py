@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,8 @@ from torch import nn
 import unipetl
 from unipetl.architectures import Columns, columns_of, find_sites
 from unipetl.inference import infer, infer_from_shapes
-from unipetl.testing import randomize
+from unipetl.inference.infer import _merge
+from unipetl.testing import check_architecture, randomize
 
 HEADS, SIZE = 4, 6
 
@@ -114,6 +117,70 @@ def test_columns_take_and_replace_what_they_say():
         replaced = columns.replaced(h, torch.zeros(2, len(places)))
         assert [i for i in range(24) if replaced[0, i] == 0 and i] == [i for i in places if i]
         assert torch.equal(replaced, columns.replaced(h, columns.of(h) * 0))
+
+
+def stages():
+    """A model whose stages have heads in different numbers, under the same names."""
+    import transformers
+
+    made = transformers.CvtConfig(embed_dim=[16, 32, 64], num_heads=[1, 2, 4], depth=[1, 2, 3], image_size=32)
+    return model_like(transformers.CvtModel(made))
+
+
+def layers_of_two_kinds():
+    """A model that says in its config that its second layer has larger heads."""
+    import transformers
+
+    made = transformers.Gemma4TextConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+        intermediate_size=20, layer_types=["sliding_attention", "full_attention"], hidden_size_per_layer_input=4,
+        vocab_size_per_layer_input=50, per_layer_config={1: {"head_dim": 16}},
+    )  # fmt: skip
+    return model_like(transformers.Gemma4ForCausalLM(made))
+
+
+def model_like(model):
+    randomize(model)
+    return model.double().eval()
+
+
+def test_layers_may_have_heads_of_their_own():
+    cvt = infer(stages())
+    assert [(one.layers, one.heads.query_heads) for one in cvt.architecture.stacks[0].attentions] == [
+        (frozenset({0}), 1),
+        (frozenset({1, 2}), 2),
+        (frozenset({3, 4, 5}), 4),
+    ]
+    gemma = unipetl.plan("prefix_tuning(length=2, mlp=none)", layers_of_two_kinds())
+    assert [one.site.shape.key_dim for one in gemma.placements] == [8, 16]
+
+
+@pytest.mark.parametrize(
+    ("make", "method"),
+    [
+        (stages, "lora(rank=2)"),
+        (layers_of_two_kinds, "lora(rank=2)"),
+        (layers_of_two_kinds, "multi_head_parallel_adapter(rank=4)"),
+    ],
+)
+def test_layers_with_heads_of_their_own_obey_the_laws(make, method):
+    model = make()
+    assert check_architecture(model, methods={"the one": method}) == {"the one": "ok"}
+
+
+def test_a_model_without_weights_whose_layers_differ_is_refused():
+    model = stages()
+    with torch.device("meta"):
+        bare = type(model)(model.config)
+    with pytest.raises(unipetl.errors.ArchitectureError, match="laid out differently"):
+        infer_from_shapes(bare)
+
+
+def test_projections_that_move_from_layer_to_layer_are_refused():
+    one = infer(stages()).architecture.stacks[0].attentions[0]
+    moved = replace(one, key=replace(one.key, module="elsewhere"))
+    with pytest.raises(unipetl.errors.ArchitectureError, match="from different modules in different layers"):
+        _merge("blocks", [(0, [one]), (1, [moved])])
 
 
 def test_the_linear_half_of_a_fused_gate_is_told_from_the_gate():

@@ -93,6 +93,7 @@ class AttentionTable:
         softmax: None where ``core`` calls transformers' attention interface. A ``core`` that computes one softmax of
             its own, of queries without rotation, has the factor on q kᵀ here, in units of 1/sqrt(head size).
         optional: whether some models or some blocks of the family lack it.
+        layers: the numbers of the blocks that it describes, where others have the same modules laid out otherwise.
     """
 
     kind: Kind
@@ -108,6 +109,7 @@ class AttentionTable:
     result: Port | None = None
     softmax: float | None = None
     optional: bool = False
+    layers: frozenset[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ class FeedForwardTable:
         reads: the module whose argument is x, if not ``up``.
         result: where the sub-layer's result y can be changed: after its dropout where that is a module.
         join: where a parallel change joins, after the dropout; None means at ``result``.
+        optional: whether some blocks lack it.
     """
 
     up: Projection | None
@@ -130,6 +133,7 @@ class FeedForwardTable:
     gate: Projection | None = None
     reads: str | None = None
     join: Port | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)

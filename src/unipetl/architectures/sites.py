@@ -61,16 +61,18 @@ def find_blocks(model: nn.Module, base: str, table: StackTable) -> list[str] | N
         if number:
             paths = [f"{path}.{index}" for path in paths for index in range(len(_list(model, path)))]
         paths = [join_path(path, part) for path in paths]
-    if any(find_module(model, path) is None for path in paths):
+        if number:  # of the items of an outer list only some may have an inner one
+            paths = [path for path in paths if find_module(model, path) is not None]
+    if not paths or any(find_module(model, path) is None for path in paths):
         return None
     return [f"{path}.{index}" for path in paths for index in range(len(_list(model, path)))]
 
 
-def _list(model: nn.Module, path: str) -> nn.ModuleList:
+def _list(model: nn.Module, path: str) -> nn.ModuleList | nn.Sequential:
     blocks = find_module(model, path)
     if blocks is None:
         return nn.ModuleList()
-    if not isinstance(blocks, nn.ModuleList):
+    if not isinstance(blocks, (nn.ModuleList, nn.Sequential)):
         raise ArchitectureError(f"expected a list of blocks at {path!r}, found {type(blocks).__name__}.")
     return blocks
 
@@ -81,6 +83,8 @@ def _stack_sites(model: nn.Module, table: StackTable, root: str, blocks: list[st
         sites: list[Site] = []
         for attention in table.attentions:
             parts = (part.module for part in (attention.query, attention.key, attention.value))
+            if attention.layers is not None and layer not in attention.layers:
+                continue
             if attention.optional and not _has(model, block, attention.core, *parts, attention.output):
                 continue
             sites.extend(_attention_sites(model, table, root, block, layer, attention))
@@ -108,13 +112,13 @@ def _has(model: nn.Module, block: str, *paths: str) -> bool:
 
 
 def _feed_forward_in(model: nn.Module, block: str, table: StackTable) -> FeedForwardTable | None:
-    """Return the table of the FFN that a block has; a choice of one is returned unseen, for the message about it."""
+    """Return the table of the FFN that a block has; one that none may lack is returned unseen."""
     choices = () if table.feed_forward is None else (table.feed_forward, *table.alternatives)
     for one in choices:
         inner = [part.module for part in (one.up, one.down, one.gate) if part is not None]
         if _has(model, block, *inner, *([one.reads] if one.reads else [])):
             return one
-    return choices[0] if len(choices) == 1 else None
+    return choices[0] if len(choices) == 1 and not choices[0].optional else None
 
 
 def _attention_sites(

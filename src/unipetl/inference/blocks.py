@@ -24,10 +24,10 @@ def find_stacks(model: nn.Module) -> list[Found]:
     found: dict[str, list[str]] = {}
     claimed: list[str] = []
     for path, module in model.named_modules():
-        if not isinstance(module, nn.ModuleList) or any(f"{path}.".startswith(f"{one}.") for one in claimed):
+        if not is_list(module) or any(f"{path}.".startswith(f"{one}.") for one in claimed):
             continue
-        items = list(module)
-        if not items or any(isinstance(item, nn.ModuleList) for item in items):
+        items = list(module.children())
+        if not items or any(isinstance(item, (nn.ModuleList, nn.Sequential)) for item in items):
             continue
         if _stages(items) or not _blocks(items):
             continue
@@ -36,6 +36,14 @@ def find_stacks(model: nn.Module) -> list[Found]:
         found.setdefault(pattern, []).extend(blocks)
         claimed.extend(blocks)
     return [Found(pattern, tuple(blocks)) for pattern, blocks in found.items() if _worth(model, blocks)]
+
+
+def is_list(module: nn.Module) -> bool:
+    """Return whether a module may be a list of blocks: a list, or a sequence of modules of one class that attend."""
+    if isinstance(module, nn.ModuleList):
+        return True
+    items = list(module) if isinstance(module, nn.Sequential) else []
+    return bool(items) and len({type(item) for item in items}) == 1 and all(_attends(item) for item in items)
 
 
 def _blocks(items: list[nn.Module]) -> bool:
@@ -49,9 +57,10 @@ def _stages(items: list[nn.Module]) -> bool:
 
 def _inner_blocks(stage: nn.Module) -> Iterator[bool]:
     for module in stage.modules():
-        if isinstance(module, nn.ModuleList) and len(module):
-            alike = len({type(item) for item in module}) == 1
-            yield alike and all(_attends(item) and _linears(item) >= 4 for item in module)
+        items = list(module.children()) if is_list(module) else []
+        if items:
+            alike = len({type(item) for item in items}) == 1
+            yield alike and all(_attends(item) and _linears(item) >= 4 for item in items)
 
 
 def _worth(model: nn.Module, blocks: list[str]) -> bool:

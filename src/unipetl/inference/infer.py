@@ -161,8 +161,11 @@ def _stack(model: nn.Module, seen: Trace, found: Found, name: str, base: str) ->
         stack=name,
         root=root,
         blocks=found.pattern.removeprefix(f"{inside}.") if inside else found.pattern,
-        attentions=_merge(attentions, found),
-        feed_forward=choices[0] if choices else None,
+        attentions=_merge(
+            found.pattern,
+            [(found.blocks.index(block), own) for (block, _, _), own in zip(seen_in, attentions, strict=True)],
+        ),
+        feed_forward=replace(choices[0], optional=None in forwards) if choices else None,
         alternatives=tuple(choices[1:]),
         norm_first=norm_first,
         entry=entry,
@@ -193,25 +196,40 @@ def _choices(forwards: Sequence[FeedForwardTable | None]) -> list[FeedForwardTab
     return sorted(counts, key=lambda one: (one.up is None, -counts[one]))
 
 
-def _merge(per_block: list[list[AttentionTable]], found: Found) -> tuple[AttentionTable, ...]:
+def _projections(one: AttentionTable) -> tuple[str, ...]:
+    return one.query.module, one.key.module, one.value.module, one.output
+
+
+def _merge(pattern: str, per_block: Sequence[tuple[int, list[AttentionTable]]]) -> tuple[AttentionTable, ...]:
     """Return the attentions of all blocks; those that not every block has are optional.
 
+    Where blocks have the same modules laid out differently (with heads of another size, say), there is one table for
+    each layout, which says whose it is.
+
     Raises:
-        ArchitectureError: the same module is laid out differently in different blocks.
+        ArchitectureError: the same module takes its queries, keys or values from different ones in different blocks.
     """
-    places: dict[tuple[str, str, str], AttentionTable] = {}
-    for one in (one for block in per_block for one in block):
-        place = (one.kind, one.core, one.query.module)
-        same = places.get(place, one)
-        if replace(same, norm=None) != replace(one, norm=None):
-            raise ArchitectureError(f"{found.pattern!r}: {one.core!r} is laid out differently in different layers.")
-        places[place] = (
-            one if same.norm is None else same
-        )  # a norm that does nothing in the first layer is no norm there
+    places: dict[tuple[str, str, str], list[tuple[AttentionTable, list[int]]]] = {}
+    for number, one in ((number, one) for number, block in per_block for one in block):
+        layouts = places.setdefault((one.kind, one.core, one.query.module), [])
+        for index, (same, layers) in enumerate(layouts):
+            if replace(same, norm=None) == replace(one, norm=None):
+                layers.append(number)
+                if same.norm is None:  # a norm that does nothing in the first layer is no norm there
+                    layouts[index] = (one, layers)
+                break
+        else:
+            if any(_projections(one) != _projections(same) for same, _ in layouts):
+                raise ArchitectureError(
+                    f"{pattern!r}: {one.core!r} takes its queries, keys and values from different modules in "
+                    "different layers."
+                )
+            layouts.append((one, [number]))
     made = []
-    for where, one in places.items():
-        everywhere = all(any((t.kind, t.core, t.query.module) == where for t in block) for block in per_block)
-        made.append(replace(one, optional=not everywhere))
+    for layouts in places.values():
+        for one, layers in layouts:
+            own = frozenset(layers) if len(layouts) > 1 else None
+            made.append(replace(one, optional=len(layers) < len(per_block), layers=own))
     return tuple(made)
 
 

@@ -48,6 +48,7 @@ def small_config(config: Any, *, heads: bool = False) -> Any:
 
 def _shrink(config: Any, heads: bool) -> None:
     values = vars(config)
+    with_layers = _own_values_of_layers(config)
     for value in list(values.values()):
         for one in value if isinstance(value, (list, tuple)) else [value]:
             if hasattr(one, "model_type") and hasattr(one, "to_dict"):
@@ -56,25 +57,43 @@ def _shrink(config: Any, heads: bool) -> None:
     factor = _factor(config) * fewer
     depth = next((v for n, v in values.items() if _is_depth(n) and isinstance(v, int) and v > 0), None)
     keep = _kept(values, depth) if depth else None
-    for name, value in list(values.items()):
+
+    def smaller(name: str, value: Any) -> Any:
         if name.startswith("_") or isinstance(value, bool):
-            continue
+            return value
         if isinstance(value, int):
             if _HEADS.search(name):
-                new: Any = value // fewer
-            elif name in _OF_ONE_HEAD:
-                new = value // (factor // fewer) if value % (factor // fewer) == 0 else value
-            else:
-                new = _number(name, value, factor, keep, values)
-        elif isinstance(value, (list, tuple)) and value and all(type(one) is int for one in value):
-            new = _numbers(name, value, factor, keep, depth)
-        elif isinstance(value, (list, tuple)) and keep is not None and len(value) == depth:
-            new = type(value)(value[index] for index in keep)
-        else:
-            continue
-        if new != value:
+                return value // fewer
+            if name in _OF_ONE_HEAD:
+                return value // (factor // fewer) if value % (factor // fewer) == 0 else value
+            return _number(name, value, factor, keep, values)
+        if isinstance(value, (list, tuple)) and value and all(type(one) is int for one in value):
+            return _numbers(name, value, factor, keep, depth)
+        if isinstance(value, (list, tuple)) and keep is not None and len(value) == depth:
+            return type(value)(value[index] for index in keep)
+        return value
+
+    for name, value in list(values.items()):
+        new = smaller(name, value)
+        if new is not value:  # configs cannot be compared safely
             values[name] = new
     _shrink_rotary(config, factor // fewer)
+    if with_layers:
+        config.per_layer_config = {
+            place: {name: smaller(name, value) for name, value in with_layers[index].items()}
+            for place, index in (enumerate(keep) if keep is not None else ((one, one) for one in with_layers))
+            if index in with_layers
+        }
+
+
+def _own_values_of_layers(config: Any) -> dict[int, dict[str, Any]]:
+    """Return what single layers have of their own, and take it off: then every value is there to be read."""
+    specification = vars(config).get("_heterogeneity_spec")
+    if specification is None:
+        return {}
+    own = copy.deepcopy(specification.per_layer_overrides)
+    config.per_layer_config = None
+    return dict(own)
 
 
 def _factor(config: Any) -> int:

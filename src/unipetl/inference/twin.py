@@ -44,6 +44,11 @@ def infer_from_shapes(model: nn.Module) -> Inferred:
 def _scaled(table: StackTable, base: str, twin: nn.Module, model: nn.Module) -> StackTable:
     attentions = []
     for one in table.attentions:
+        if one.layers is not None:  # which of many layers are like which of the twin's few is not known
+            raise ArchitectureError(
+                f"{type(model).__name__}: {one.core!r} is laid out differently in different layers, and only a forward "
+                "pass shows which are alike. Pass the model with its weights, or `architecture=` with a table."
+            )
         block, real = (_first_with(one, table, base, module) for module in (twin, model))
         attentions.append(_fit(one, _Ratio(twin, block, model, real)))
     return replace(table, attentions=tuple(attentions))

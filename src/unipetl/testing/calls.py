@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unipetl.architectures import Architecture, find_blocks
-from unipetl.errors import ArchitectureError
+from unipetl.errors import ArchitectureError, first_line
 from unipetl.inference import base_path
 from unipetl.inference.inputs import example_inputs
 from unipetl.inference.tracing import trace
@@ -112,7 +112,16 @@ def _start(model: nn.Module, call: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def unused_parameters(model: nn.Module, call: Mapping[str, Any]) -> frozenset[str]:
-    """Return the parameters that no gradient reaches when all are trained."""
+    """Return the parameters that no gradient reaches when all are trained.
+
+    Raises:
+        ArchitectureError: the model does not compute with gradients.
+    """
     whole = copy.deepcopy(model).requires_grad_(True)
-    torch.autograd.backward(loss_of(whole, call))
+    try:
+        torch.autograd.backward(loss_of(whole, call))
+    except Exception as error:  # a model may fail in any way of its own
+        raise ArchitectureError(
+            f"it does not compute with gradients ({type(error).__name__}: {first_line(error)})"
+        ) from error
     return frozenset(name for name, parameter in whole.named_parameters() if parameter.grad is None)

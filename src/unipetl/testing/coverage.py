@@ -22,6 +22,7 @@ from unipetl.inference.small import small_config
 from unipetl.method import Method
 from unipetl.planning import plan
 from unipetl.testing.calls import call_reaching, calls_of
+from unipetl.testing.completions import complete
 from unipetl.testing.contract import broken_law
 from unipetl.testing.models import randomize
 
@@ -84,7 +85,7 @@ def build_type(model_type: str) -> nn.Module:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     try:
-        small = small_config(CONFIG_MAPPING[model_type](), heads=True)
+        small = small_config(complete(CONFIG_MAPPING[model_type]()), heads=True)
         build = next((auto for auto, names in _heads() if model_type in names), "AutoModel")
         make = getattr(transformers, build).from_config
         with torch.device("meta"):
@@ -122,7 +123,7 @@ def check_type(model_type: str, *, methods: Mapping[str, str] = METHODS, seconds
     Args:
         model_type: one of [model_types][unipetl.testing.coverage.model_types].
         methods: name -> text of the methods to check.
-        seconds: after which it is given up.
+        seconds: of computing, after which it is given up.
     """
     row = Row(model_type)
     try:
@@ -131,7 +132,7 @@ def check_type(model_type: str, *, methods: Mapping[str, str] = METHODS, seconds
             row.model_class = type(model).__name__
             _check(model, row, methods)
     except TimeoutError:
-        row.status = f"given up after {seconds} s"
+        row.status = f"given up after {seconds} s of computing"
     except PetlError as error:
         row.status = ("not built: " if not row.model_class else "not understood: ") + _short_line(error)
     except Exception as error:  # noqa: BLE001 - whatever planning raises that is no message of ours is a finding
@@ -165,15 +166,15 @@ def _short_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError when the time is over, and again every second: much of what a model raises is passed over."""
+    """Raise TimeoutError after so much computing, and again every second, as much of what is raised is passed over."""
 
     def give_up(*_: object) -> None:
         raise TimeoutError
 
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    before = signal.signal(signal.SIGPROF, give_up)
+    signal.setitimer(signal.ITIMER_PROF, seconds, 1.0)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)

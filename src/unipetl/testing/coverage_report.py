@@ -42,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     jobs = [(name, methods, options.seconds) for name in wanted]
     with multiprocessing.get_context("spawn").Pool(options.jobs, _quiet, maxtasksperchild=20) as pool:
         for number, row in enumerate(pool.imap_unordered(_one, jobs), start=1):
+            before = known.get(row["model_type"], {})
+            if methods != METHODS and before.get("status") == row["status"] == "checked":
+                row["methods"] = {**before["methods"], **row["methods"]}
             known[row["model_type"]] = row
             sys.stderr.write(f"[{number}/{len(jobs)}] {row['model_type']}: {_short(row)}\n")
             _write(options.folder, known)
