@@ -163,6 +163,40 @@ async def test_time_runs_out_and_the_queue_is_left(many, monkeypatch):
 
 
 @serving
+async def test_a_client_that_hangs_up_is_not_computed_for(many):
+    engine, served = many
+    async with client_of(engine, served, limits=Limits(max_wait_ms=60_000)) as client:
+        body = json.dumps({"attachment": "lora", "inputs": "w1"}).encode()
+        scope = {
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+            "path": "/v1/classify", "raw_path": b"/v1/classify", "query_string": b"", "root_path": "",
+            "headers": [(b"content-type", b"application/json")], "client": None, "server": None,
+        }  # fmt: skip
+        messages: asyncio.Queue[dict[str, object]] = asyncio.Queue()
+        await messages.put({"type": "http.request", "body": body, "more_body": False})
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        asked = asyncio.create_task(client.app(scope, messages.get, send))
+        await asyncio.sleep(0.1)
+        assert client.service.batcher.waiting == 1
+        await messages.put({"type": "http.disconnect"})
+        async with asyncio.timeout(5):
+            await asked
+        assert client.service.batcher.waiting == 0
+        assert sent[0]["status"] == 499
+        assert client.service.abandoned == 0
+        cut = asyncio.create_task(classify(client, "lora", "w1"))  # as when the grace time is over
+        await asyncio.sleep(0.1)
+        cut.cancel()
+        await asyncio.wait([cut])
+        assert client.service.abandoned == 1
+        assert client.service.batcher.waiting == 0
+
+
+@serving
 async def test_too_many_at_once_are_told_when_to_come_back(many):
     engine, served = many
     async with client_of(engine, served, limits=Limits(max_queue=4, max_inputs=4, max_wait_ms=50)) as client:

@@ -114,13 +114,13 @@ def engine_of(paths, **settings):
 
 @asynccontextmanager
 async def client_of(engine, served, *, limits=None, allow_load=None, errors=False):
-    """A client of a running service in this process, which has `service` as an attribute."""
+    """A client of a running service in this process, with `service` and `app` as attributes."""
     service = Service(engine, served, limits or Limits(), allow_load=allow_load)
     app = create_app(service)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=not errors)
         async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
-            client.service = service
+            client.service, client.app = service, app
             yield client
 
 

@@ -81,9 +81,8 @@ def command(
     )
     if allow_load is not None and not allow_load.is_dir():
         raise ServingError(f"--allow-load: {str(allow_load)!r} is no folder.")
-    taken = bind(host, port)
     engine = Engine(model)
-    with hushed():
+    with bind(host, port) as taken, hushed():
         served = [engine.load(one) for text in runs or () for one in _sources(text)]
         engine.load_base()
         service = Service(engine, served, limits, allow_load=allow_load)
