@@ -83,6 +83,30 @@ class RunError(PetlError, RuntimeError):
     """A training run, or its directory, cannot be used."""
 
 
+class ServingError(PetlError, RuntimeError):
+    """A server cannot be started with these runs, or an attachment cannot be served."""
+
+
+class RefusedError(ServingError):
+    """A server refuses a request, or cannot answer it.
+
+    Attributes:
+        status: the HTTP status.
+        detail: why, for people.
+        retry_after: seconds after which another attempt makes sense; None if none does.
+        faults: where in the request and what, if several things are wrong.
+    """
+
+    def __init__(
+        self, status: int, detail: str, *, retry_after: int | None = None, faults: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.retry_after = retry_after
+        self.faults = faults
+
+
 class CheckError(PetlError, AssertionError):
     """A check of unipetl.testing failed: a form or an architecture does not keep a promise."""
 

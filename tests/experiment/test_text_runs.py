@@ -171,3 +171,18 @@ def test_a_budget_of_tokens_is_checked_like_any_argument(tmp_path, model):
 
 def test_the_papers_dev_criteria():
     assert (XSum().metric, XSum().selection) == ("rouge2", None)
+
+
+def test_labels_that_only_the_training_file_names_are_those_of_predictions(tmp_path, model):
+    rows = [{"text": words(number), "label": ("bad", "good", "so-so")[number % 3]} for number in range(9)]
+    recipe = Recipe(
+        task="csv-classification",
+        model=model("bert"),
+        method="bitfit",
+        options=files(tmp_path, rows),
+        training={**TRAINING},
+    )
+    run(recipe, 0, tmp_path / "run")
+    kept = read_lines(tmp_path / "run" / "predictions.jsonl")
+    found = predict(tmp_path / "run", [row["input"] for row in kept])
+    assert [row["predicted"] for row in found] == [row["predicted"] for row in kept]

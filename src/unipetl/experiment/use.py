@@ -123,9 +123,9 @@ def _open(
 ) -> tuple[Recipe, int, Task, Prepared]:
     files = _finished(run_dir)
     recipe, seed = files.read_recipe()
-    changes = {"limit": limit, "evaluation_limit": evaluation_limit}
-    recipe = recipe.model_copy(update={name: value for name, value in changes.items() if value is not None})
     chosen = (task or get_task(recipe.task)).configure(recipe.options)
+    changes = {"limit": None if chosen.reads_training else limit, "evaluation_limit": evaluation_limit}
+    recipe = recipe.model_copy(update={name: value for name, value in changes.items() if value is not None})
     prepared = prepare(recipe, seed, chosen)
     if not recipe.zero_shot:
         load(prepared.model, files.adapter)

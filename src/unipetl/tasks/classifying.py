@@ -6,7 +6,7 @@ it (the first token, or the last that is no padding).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -45,6 +45,11 @@ class Classification(TextTask):
     label: str = "label"
     labels: tuple[str, ...] | None = None
     max_length: int = 512
+
+    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+        """See [TextTask][]."""
+        super().__init__(options)
+        self.reads_training = not (cast("ClassificationOptions", self.options).labels or self.labels)
 
     @classmethod
     def options_type(cls) -> type[ClassificationOptions]:

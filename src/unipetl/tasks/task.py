@@ -76,6 +76,8 @@ class Task(ABC):
         description: one line for listings.
         selection: what ``load_best_model_at_end`` compares checkpoints by unless the recipe says otherwise: a key of
             ``compute_metrics``, or ``loss``; None for ``metric``.
+        reads_training: whether the model or its answers depend on which training examples there are, as where labels
+            are those of a file; such a task is prepared with all of them, also where nothing is trained.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Task(ABC):
     kind: Kind
     description: str
     selection: str | None = None
+    reads_training: bool = False
 
     def configure(self, options: Mapping[str, Any]) -> Self:
         """Return this task with the options that a recipe gives it.

@@ -1,0 +1,260 @@
+"""What a server does, without HTTP: finds attachments, reads texts, batches rows, loads and unloads.
+
+Everything here is called on the event loop. Texts are read in one thread and computed in another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from unipetl.errors import PetlError, RefusedError, ServingError
+from unipetl.serving.batching import Batcher
+from unipetl.serving.engine import Action, Engine, Served, Work
+from unipetl.serving.limits import Limits, near
+from unipetl.serving.metrics import Metrics
+from unipetl.serving.reader import Row
+from unipetl.serving.source import Source
+from unipetl.serving.writing import Asked, key_of, settings_for
+
+_ENDPOINT = {"classify": "/v1/classify", "generate": "/v1/generate", "embed": "/v1/embed"}
+
+
+class Service:
+    """The state of one running server.
+
+    Args:
+        engine: the models.
+        served: what is served at the start.
+        limits: what is taken at most.
+        allow_load: attachments may be loaded and unloaded by requests, from this folder; None if not.
+        metrics: what is counted.
+
+    Attributes:
+        abandoned: requests that were given up when the grace time was over.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        served: Sequence[Served],
+        limits: Limits | None = None,
+        *,
+        allow_load: Path | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.engine = engine
+        self.limits = limits or Limits()
+        self.metrics = metrics or Metrics()
+        self.served = {str(one.name): one for one in served}
+        if len(self.served) < len(served):
+            twice = next(name for name, count in Counter(str(one.name) for one in served).items() if count > 1)
+            raise ServingError(f"two attachments are called {twice!r}; give them names: NAME=PATH.")
+        self.allow_load = None if allow_load is None else allow_load.resolve()
+        self.abandoned = 0
+        self._users: Counter[Served] = Counter()
+        self._unused = asyncio.Condition()
+        self._loading = asyncio.Lock()
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._texts = ThreadPoolExecutor(1, thread_name_prefix="unipetl-texts")
+        self._alone = itertools.count()
+        self.batcher = Batcher(self.engine.compute, self.limits, self.metrics.watch())
+        self.metrics.watch_state(lambda: self.batcher.waiting, lambda: len(self.served))
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+        return self.batcher.alive
+
+    def start(self) -> None:
+        """Begin to compute."""
+        self.batcher.start()
+
+    async def close(self) -> int:
+        """Finish what was accepted, within the grace time, and return how many texts were given up."""
+        given_up = await self.batcher.close(self.limits.grace)
+        for task in self._leaving:
+            task.cancel()
+        self._texts.shutdown(wait=False, cancel_futures=True)
+        return given_up
+
+    def find(self, name: str | None, action: Action) -> Served:
+        """Return the attachment ``name``, or the bare model, if it can do ``action``.
+
+        Raises:
+            RefusedError: 404, there is none; 409, it does something else.
+        """
+        if name is None:
+            bare = self.engine.bare(action)
+            if bare is None:
+                raise RefusedError(409, f"no model here can {action}.")
+            return bare
+        served = self._named(name)
+        if action not in served.actions:
+            works = " or ".join(_ENDPOINT[one] for one in served.actions)
+            raise RefusedError(409, f"attachment {name!r} is one for {served.reader.kind}: POST to {works}.")
+        return served
+
+    async def answer(
+        self,
+        action: Action,
+        name: str | None,
+        texts: list[str],
+        *,
+        asked: Asked | None = None,
+        pooling: str = "mean",
+        normalize: bool = False,
+    ) -> list[Any]:
+        """Return the answers to ``texts``, in their order.
+
+        Args:
+            action: what to do.
+            name: the attachment; None for the bare model.
+            texts: at least one.
+            asked: settings of writing.
+            pooling: of embeddings, ``mean`` or ``last``.
+            normalize: whether embeddings get the length 1.
+
+        Raises:
+            RefusedError: the request is refused, or it took too long (504).
+            PetlError: a text could not be computed.
+        """
+        self.limits.check_texts(texts)
+        served = self.find(name, action)
+        try:
+            async with self._using(served), asyncio.timeout(self.limits.timeout):
+                with self.batcher.room(len(texts)):
+                    rows = await self._read(served, texts)
+                    waiting = []
+                    for number, row in enumerate(rows):
+                        length = len(row["input_ids"])
+                        self.limits.check_tokens(number, length)
+                        work = Work(action, served, row, pooling=pooling, normalize=normalize)
+                        if action == "generate":
+                            work = self._writing(work, asked or Asked({}), number)
+                        waiting.append((self._key(work), length, work))
+                    futures = self.batcher.submit(waiting)
+                return await asyncio.gather(*futures)
+        except TimeoutError:
+            seconds = self.limits.timeout
+            raise RefusedError(504, f"not answered within {seconds:g} s; what was left of it was dropped.") from None
+
+    async def load(self, name: str, path: str, *, replace: bool) -> tuple[Served, bool]:
+        """Attach what lies at ``path`` under the folder that may be loaded from.
+
+        Requests that were accepted before are still answered by what had the name.
+
+        Returns:
+            What is served now, and whether the name is new.
+
+        Raises:
+            RefusedError: it may not be loaded, or cannot be.
+        """
+        folder = self._allowed(path)
+        async with self._loading:
+            before = self.served.get(name)
+            if before is not None and not replace:
+                raise RefusedError(409, f"there is an attachment {name!r} already; PUT replaces it.")
+            if before is None and len(self.served) >= self.limits.max_attachments:
+                raise RefusedError(409, f"this server holds {len(self.served)} attachments and takes no more.")
+            if not self.ready:
+                raise RefusedError(503, "this server is stopping.", retry_after=5)
+            try:
+                opened = await self._in_texts(partial(self.engine.open, Source(name, folder)))
+                served = await self.batcher.alone(partial(self.engine.attach, opened))
+            except PetlError as error:
+                raise RefusedError(422, str(error)) from error
+            self.served[name] = served
+        if before is not None:
+            self._remove(before)
+        return served, before is None
+
+    async def unload(self, name: str) -> None:
+        """Serve an attachment no more; requests that were accepted before are still answered.
+
+        Raises:
+            RefusedError: nothing may be unloaded, or there is no such attachment.
+        """
+        self._check_loading()
+        async with self._loading:
+            served = self._named(name)
+            del self.served[name]
+        self._remove(served)
+
+    def _named(self, name: str) -> Served:
+        served = self.served.get(name)
+        if served is None:
+            raise RefusedError(404, f"there is no attachment {name!r} here.{near(name, list(self.served))}")
+        return served
+
+    def _writing(self, work: Work, asked: Asked, number: int) -> Work:
+        settings = settings_for(work.served.reader, asked, len(work.row["input_ids"]), self.limits)
+        seed = None if asked.seed is None else asked.seed + number
+        return Work("generate", work.served, work.row, settings=settings, seed=seed)
+
+    def _key(self, work: Work) -> Hashable:
+        """Rows are written together if they are written alike; a row that is drawn is written alone."""
+        if work.seed is not None:
+            return work.action, next(self._alone)
+        return work.action, id(work.served.lane), key_of(work.settings)
+
+    async def _read(self, served: Served, texts: list[str]) -> list[Row]:
+        try:
+            rows: list[Row] = await self._in_texts(partial(self.engine.read, served, texts))
+        except PetlError as error:
+            raise RefusedError(422, str(error)) from error
+        return rows
+
+    async def _in_texts(self, function: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._texts, function)
+
+    @asynccontextmanager
+    async def _using(self, served: Served) -> AsyncIterator[None]:
+        self._users[served] += 1
+        try:
+            yield
+        finally:
+            self._users[served] -= 1
+            if not self._users[served]:
+                del self._users[served]
+                async with self._unused:
+                    self._unused.notify_all()
+
+    def _remove(self, served: Served) -> None:
+        """Take an attachment off the model once nobody uses it."""
+
+        async def leave() -> None:
+            async with self._unused:
+                await self._unused.wait_for(lambda: served not in self._users)
+            await self.batcher.alone(partial(self.engine.remove, served))
+            if str(served.name) not in self.served:
+                self.metrics.forget(str(served.name))
+
+        task = asyncio.get_running_loop().create_task(leave())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    def _check_loading(self) -> Path:
+        if self.allow_load is None:
+            raise RefusedError(
+                403, "this server was started without --allow-load DIR: what it serves can not be changed."
+            )
+        return self.allow_load
+
+    def _allowed(self, path: str) -> Path:
+        allowed = self._check_loading()
+        try:
+            folder = (allowed / path).resolve()
+            inside = folder.is_relative_to(allowed) and folder.is_dir()
+        except (OSError, ValueError, RuntimeError):  # no path at all, or a circle of links
+            inside = False
+        if not inside:
+            raise RefusedError(403, f"{path!r} is no folder under the one that attachments may be loaded from.")
+        return folder

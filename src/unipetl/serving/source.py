@@ -1,0 +1,192 @@
+"""What is to be served, by name: a finished run, or a folder that ``unipetl.save`` wrote; and how it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, PreTrainedModel
+
+from unipetl.errors import PetlError, ServingError, first_line
+from unipetl.experiment.directory import RunDirectory
+from unipetl.experiment.recipe import Recipe
+from unipetl.experiment.running import prepare
+from unipetl.saved import DESCRIPTION, NEXT_DESCRIPTION, Saved, read
+from unipetl.serving.lane import signature_of
+from unipetl.serving.reader import Reader, plain_reader, reader_of
+from unipetl.tasks import Prepared, Task, get_task
+from unipetl.tasks.loading import loading
+from unipetl.tasks.text_models import load_tokenizer
+
+
+@dataclass(frozen=True)
+class Source:
+    """A name, and the directory of a run or of a saved attachment."""
+
+    name: str
+    path: Path
+
+    @staticmethod
+    def parse(text: str) -> Source:
+        """Read ``NAME=PATH``, or ``PATH``, which is then called by its last part."""
+        name, found, path = text.partition("=")
+        if found and "/" not in name and not Path(text).exists():
+            return Source(name, Path(path))
+        whole = Path(text)
+        name = whole.resolve().name
+        if name.startswith("seed-"):
+            name = f"{whole.resolve().parent.name}-{name}"
+        return Source(name, whole)
+
+
+@dataclass
+class Opened:
+    """A source that has been read, before it is on a model.
+
+    Attributes:
+        adapter: the folder of the trained tensors; None for a run that trained nothing.
+        model_class: of the model it was trained on; "" where only ``signature`` is known.
+        signature: of the model's lane; None where the class alone says it.
+        reader: the task's; None for the one of the lane it goes to.
+        model: gives a model for a new lane, and its reader.
+        facts: what is told about it.
+    """
+
+    source: Source
+    adapter: Path | None
+    model_class: str
+    signature: tuple[object, ...] | None
+    reader: Reader | None
+    model: Callable[[], tuple[PreTrainedModel, Reader]]
+    facts: dict[str, Any]
+
+
+class Opener:
+    """Opens sources; what runs of one task and model have in common is made once.
+
+    Args:
+        base: a folder or hub name of the base, for attachments that no run tells a model of; None if there are runs.
+        tasks: tasks that are not unipetl's, by name.
+    """
+
+    def __init__(self, base: str | None = None, tasks: Mapping[str, Task] | None = None) -> None:
+        self.base = base
+        self._tasks = dict(tasks or {})
+        self._known: dict[tuple[str, ...], tuple[Reader, tuple[object, ...]]] = {}
+        self._spare: tuple[tuple[str, ...], int, PreTrainedModel] | None = None
+
+    def open(self, source: Source) -> Opened:
+        """Read a source; nothing is attached.
+
+        Raises:
+            ServingError, RunError, StorageError: there is nothing to serve, or it is damaged.
+        """
+        if not source.name or not source.name.isprintable() or "/" in source.name:
+            raise ServingError(f"name {source.name!r}: expected printable text without '/'; give NAME=PATH.")
+        if any((source.path / name).is_file() for name in (DESCRIPTION, NEXT_DESCRIPTION)):
+            return self._attachment(source)
+        return self._run(source)
+
+    def forget(self) -> None:
+        """Let go of a model that was loaded to be read from."""
+        self._spare = None
+
+    def _run(self, source: Source) -> Opened:
+        files = RunDirectory(source.path)
+        recipe, seed = files.read_recipe()
+        if files.result() is None:
+            raise ServingError(f"the run in {str(source.path)!r} is not finished; run its recipe there again.")
+        common = (recipe.task, str(recipe.model), repr(sorted(recipe.options.items())))
+        if common not in self._known:
+            prepared = self._prepared(recipe, seed)
+            self._known[common] = reader_of(prepared, str(source.path)), signature_of(prepared.model)
+            self._spare = common, seed, prepared.model
+        reader, signature = self._known[common]
+
+        def model() -> tuple[PreTrainedModel, Reader]:
+            spare, self._spare = self._spare, None
+            if spare is not None and spare[:2] == (common, seed):
+                return spare[2], reader
+            return self._prepared(recipe, seed).model, reader
+
+        saved = None if recipe.zero_shot else read(files.adapter)
+        facts = {"task": recipe.task, "seed": seed, **_facts(saved), "method": recipe.method_text()}
+        return Opened(source, None if saved is None else files.adapter, "", signature, reader, model, facts)
+
+    def _attachment(self, source: Source) -> Opened:
+        saved = read(source.path)
+        model_class = str(saved.description["base"].get("model_class"))
+
+        def model() -> tuple[PreTrainedModel, Reader]:
+            if self.base is None:
+                raise ServingError(
+                    f"{str(source.path)!r} is an attachment of a {model_class}, which no run here has; name the base "
+                    "with --model."
+                )
+            return load_base(self.base, model_class, saved)
+
+        facts = {"task": None, "seed": saved.description["seed"], **_facts(saved)}
+        return Opened(source, source.path, model_class, None, None, model, facts)
+
+    def _prepared(self, recipe: Recipe, seed: int) -> Prepared:
+        task = (self._tasks.get(recipe.task) or get_task(recipe.task)).configure(recipe.options)
+        few = {"evaluation_limit": 2} if task.reads_training else {"evaluation_limit": 2, "limit": 1}
+        return prepare(recipe.model_copy(update=few), seed, task)
+
+
+def load_base(name: str, model_class: str | None, saved: Saved | None = None) -> tuple[PreTrainedModel, Reader]:
+    """Return the model in a folder or on the hub, and a reader for it.
+
+    Args:
+        name: the folder or hub name, with a tokenizer.
+        model_class: one of transformers' classes; None for the one that the checkpoint names.
+        saved: an attachment whose head says the number of labels.
+
+    Raises:
+        ServingError: it cannot be loaded.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name)
+        chosen = model_class or str((getattr(config, "architectures", None) or ["AutoModel"])[0])
+        kind: Any = getattr(transformers, chosen, None)
+        if not (isinstance(kind, type) and issubclass(kind, PreTrainedModel)) and chosen != "AutoModel":
+            raise ServingError(f"base {name!r}: transformers has no model class {chosen!r}.")
+        tokenizer = load_tokenizer(name)
+        labels = {} if saved is None else _labels_of(saved, config, kind)
+        with loading(0):
+            model = kind.from_pretrained(name, **labels)
+    except PetlError:
+        raise
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ServingError(f"base {name!r} cannot be loaded: {first_line(error)}") from error
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model, plain_reader(model, tokenizer)
+
+
+def _labels_of(saved: Saved, config: Any, kind: Any) -> dict[str, Any]:
+    """Return the number of labels of a saved head: where parameters' shapes depend on it, their first size."""
+
+    def shapes(labels: int) -> dict[str, tuple[int, ...]]:
+        changed = deepcopy(config)
+        changed.num_labels = labels
+        with torch.device("meta"):
+            return {key: tuple(one.shape) for key, one in kind(changed).named_parameters()}
+
+    two, three = shapes(2), shapes(3)
+    for key in two:
+        tensor = saved.tensors.get(f"model/{key}")
+        if two[key] != three[key] and tensor is not None and tensor.shape[0] != config.num_labels:
+            return {"num_labels": int(tensor.shape[0])}
+    return {}
+
+
+def _facts(saved: Saved | None) -> dict[str, Any]:
+    if saved is None:
+        return {"method": "none", "parameters": 0, "sha256": None}
+    parameters = sum(one.numel() for one in saved.tensors.values())
+    return {"method": saved.method().canonical(), "parameters": parameters, "sha256": saved.description["sha256"]}
