@@ -71,7 +71,8 @@ class StackedMatrices:
 
     def _laid_out(self, name: str, weight: Tensor) -> StackedMatrices:
         swapped = (*self.weight.shape[:-2], *reversed(self.weight.shape[-2:]))
-        if weight.shape != (swapped if name in _TRANSPOSED else self.weight.shape):
+        moved = name in _TRANSPOSED and weight.dim() == 3 and weight.stride(0) != self.weight.stride(0)
+        if moved or weight.shape != (swapped if name in _TRANSPOSED else self.weight.shape):
             raise self._unknown(f".{name}")
         return replace(self, weight=weight)
 

@@ -10,7 +10,6 @@ What a place holds are the form's parameters with one more axis in front, the ex
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -89,8 +88,9 @@ class ExpertsDelta(Delta):
             if torch.compiler.is_compiling():  # a loop over the ends would break the graph
                 places = torch.arange(x.shape[0], device=x.device, dtype=visit.ends.dtype)
                 return self._rows(x, torch.searchsorted(visit.ends, places, right=True), nothing)
-            return self._runs(x, visit.ends.tolist(), nothing)
-        return torch.stack([self._wide(one, expert, nothing) for expert, one in enumerate(x)])
+            return self._runs(x, _sizes_of(visit.ends.tolist(), x.shape[0]), nothing)
+        every = [(expert, x.shape[1]) for expert in range(x.shape[0])]
+        return self._runs(x.flatten(0, 1), every, nothing).reshape(*x.shape[:2], -1)
 
     def _one(self, x: Tensor, expert: int | Tensor, nothing: float) -> Tensor:
         slot: int | Tensor = expert
@@ -114,26 +114,29 @@ class ExpertsDelta(Delta):
         same = experts[:, None] == chosen
         return torch.where(same.any(dim=1), same.long().argmax(dim=1), -1)
 
-    def _runs(self, x: Tensor, ends: list[int], nothing: float) -> Tensor:
-        return torch.cat([self._wide(x[rows], expert, nothing) for expert, rows in _runs_of(ends, x.shape[0])])
-
-    def _wide(self, x: Tensor, expert: int, nothing: float) -> Tensor:
-        """Return one expert's change with a row for every row of ``x`` (rows, features)."""
-        change = self._one(x, expert, nothing)
-        return change.expand(*x.shape[:-1], change.shape[-1] if change.dim() else self.shape.each.out_features)
+    def _runs(self, x: Tensor, sizes: list[tuple[int, int]], nothing: float) -> Tensor:
+        """Return the changes of rows that are sorted by expert: (expert, how many rows) one after the other."""
+        own = [parameter.unbind() for parameter in self.each.parameters()]  # once, as its gradient is stacked once
+        names = [name for name, _ in self.each.named_parameters()]
+        found = []
+        for (expert, _), rows in zip(sizes, torch.split(x, [size for _, size in sizes]), strict=True):
+            if expert in self.shape.chosen:
+                slot = self.shape.chosen.index(expert)
+                change = self._call(rows, {name: values[slot] for name, values in zip(names, own, strict=True)})
+                found.append(change.expand(len(rows), change.shape[-1]))
+            else:
+                found.append(x.new_full((len(rows), self.shape.each.out_features), nothing))
+        return torch.cat(found)
 
     def _call(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
         result: Tensor = functional_call(self.each, parameters, (x,))
         return result
 
 
-def _runs_of(ends: list[int], total: int) -> Iterator[tuple[int, slice]]:
-    """Yield every expert that has rows, with its rows; the rows behind the last end go to an expert after the last."""
-    start = 0
-    for expert, end in enumerate([*ends, total]):
-        if end > start:
-            yield expert, slice(start, end)
-            start = end
+def _sizes_of(ends: list[int], total: int) -> list[tuple[int, int]]:
+    """Return every expert with its number of rows; the rows behind the last end go to an expert after the last."""
+    starts = [0, *ends]
+    return [(expert, end - start) for expert, (start, end) in enumerate(zip(starts, [*ends, total], strict=True))]
 
 
 def build_at(form: Form, shape: Shape, shared: Delta | None, index: int) -> Delta:
