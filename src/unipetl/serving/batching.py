@@ -224,7 +224,8 @@ class Batcher:
 
     def _next(self) -> tuple[list[Item], bool]:
         """Return the rows that would be computed now, and whether no other could join them."""
-        key, batch, longest = self._queue[0].key, [], 0
+        key, longest = self._queue[0].key, 0
+        batch: list[Item] = []
         for item in self._queue:
             if item.key != key:
                 continue

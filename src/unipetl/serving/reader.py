@@ -175,9 +175,10 @@ def _check_collator(prepared: Prepared, source: str) -> None:
     mask = theirs.get("attention_mask")
     extra = [name for name in theirs if name not in (*columns, "attention_mask")]
     wrong = extra or ([] if mask is not None else ["attention_mask"])
-    for place, row in enumerate(rows if mask is not None else ()):
-        here = mask[place].bool()
-        wrong += [name for name, ids in row.items() if theirs[name][place][here].tolist() != ids]
+    if mask is not None:
+        for place, row in enumerate(rows):
+            here = mask[place].bool()
+            wrong += [name for name, ids in row.items() if theirs[name][place][here].tolist() != ids]
     if wrong:
         raise ServingError(
             f"{source}: its task makes batches that are more than rows filled up (field {wrong[0]!r}), so its rows "
