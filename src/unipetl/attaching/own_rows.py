@@ -48,7 +48,8 @@ class OwnRows:
                 f"routed(): {self.path!r} looks up what belongs to no row (relative positions), and the attachments "
                 "named train it; activate them one at a time."
             )
-        compute = _at_once(type(self.module))
+        kind: type = type(self.module)
+        compute = _at_once(kind)
         if compute is not None and len(args) == 1 and not kwargs:
             return compute(self, args[0])
         return self._one_by_one(args, kwargs)
@@ -177,7 +178,7 @@ def _layer_norm(own: OwnRows, x: Tensor) -> Tensor:
 
 
 @cache
-def _at_once(kind: type[nn.Module]) -> Callable[[OwnRows, Tensor], Tensor] | None:
+def _at_once(kind: type) -> Callable[[OwnRows, Tensor], Tensor] | None:
     """Return how a module of this very class computes all rows at once, or None."""
     from transformers.pytorch_utils import Conv1D
 
