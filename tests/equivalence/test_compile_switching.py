@@ -40,10 +40,10 @@ def compiled():
     torch.compiler.reset()
 
 
-def add(model, method, name, seed):
+def add(model, method, name, seed, **attaching):
     if unipetl.attachments(model):
         unipetl.activate(model, None)
-    return scatter(unipetl.attach(model, method, name=name), seed=seed)
+    return scatter(unipetl.attach(model, method, name=name, **attaching), seed=seed)
 
 
 @pytest.mark.parametrize("method", [LORA, MAM, "bitfit"])
@@ -61,7 +61,7 @@ def test_one_graph_for_each_structure_and_none_of_them_stale(compiled):
     compiled.model.requires_grad_(False)
     assert compiled.check() == 1
     for number, method in enumerate((LORA, LORA, "houlsby(rank=2)")):
-        for tensor in add(compiled.model, method, f"n{number}", number).tensors().values():
+        for tensor in add(compiled.model, method, f"n{number}", number, train_head=False).tensors().values():
             tensor.requires_grad_(False)
         assert compiled.check() == (number != 1)
     found = []
@@ -88,6 +88,7 @@ def test_reloading_compiles_nothing(compiled, tmp_path):
 
 def test_routed_rows_compile_once_for_each_pattern(compiled):
     names = [add(compiled.model, method, f"n{number}", number).name for number, method in enumerate((LORA,) * 3)]
+    unipetl.activate(compiled.model, None)
     with unipetl.routed(compiled.model, names[:2]):
         assert compiled.check() == 1
     for rows in (names[1:], names[::2], names[:2]):
