@@ -70,7 +70,7 @@ def test_what_is_not_active_leaves_nothing_in_the_way():
 
 def test_switching_copies_nothing_and_optimizers_keep_what_is_theirs():
     model = build("bert", "sequence_classification")
-    bare = {name: parameter for name, parameter in model.named_parameters()}
+    bare = dict(model.named_parameters())
     first = unipetl.attach(model, "bitfit", name="first")
     optimizer = torch.optim.SGD([one for one in model.parameters() if one.requires_grad], lr=0.5)
     unipetl.activate(model, None)
