@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unipetl.attaching.ports import Change
 from unipetl.attaching.state import CHILD, Holder, Record
 from unipetl.errors import AttachError
 from unipetl.forms import Delta, build_at
 from unipetl.planning import Plan
+from unipetl.planning.own import own_modules
 
 
 def generator_for(seed: int, name: str) -> torch.Generator:
@@ -41,17 +43,23 @@ def build(model: nn.Module, plan: Plan, record: Record) -> None:
 
 def _settle(module: Delta | Change, neighbour: nn.Module, seed: int, name: str) -> None:
     device, dtype = torch.device("cpu"), torch.float32
-    for tensor in (*neighbour.parameters(), *neighbour.buffers()):
+    tensor = _first_tensor(neighbour)
+    if tensor is not None:
         device = tensor.device
-        if tensor.dtype == torch.float64:
-            dtype = torch.float64
-        break
+        dtype = torch.float64 if tensor.dtype == torch.float64 else dtype
     module.to(dtype=dtype)
     if device.type == "meta":
         module.to(device)
         return
     module.reset(generator_for(seed, name))
     module.to(device)
+
+
+def _first_tensor(module: nn.Module) -> Tensor | None:
+    """Return the first parameter of the model's own in a module, or else the first buffer."""
+    parameters = (one for _, part in own_modules(module) for one in part._parameters.values())
+    buffers = (one for _, part in own_modules(module) for one in part._buffers.values())
+    return next((one for one in itertools.chain(parameters, buffers) if one is not None), None)
 
 
 def hang(model: nn.Module, plan: Plan, record: Record) -> None:

@@ -71,7 +71,7 @@ class Group:
 
     def _stacked(self) -> Change:
         first = self.distinct[0]
-        scales = [one.scale for one in self.changes if one.scale is not None]
+        scales: list[Tensor] = [one.scale for one in self.changes if one.scale is not None]
         delta = first.delta.stacked([one.delta for one in self.changes])
         result = view_with(first, {"scale": torch.stack(scales)} if scales else {}, {"delta": delta})
         assert isinstance(result, Change)

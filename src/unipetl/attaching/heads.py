@@ -65,6 +65,7 @@ class HeadItem:
     def valid(self, batch: int, device: torch.device) -> Tensor | None:
         """Return which rows have which of its keys, Boolean (batch, l); None means all have all."""
         del batch, device
+        return None
 
     def normed(self, x: Tensor) -> Tensor:
         """Return what its own query is computed from, shaped like ``x`` (batch, n, width)."""

@@ -34,9 +34,12 @@ class OwnRows:
     values: dict[str, tuple[nn.Parameter, ...]]
     lookup: bool = False
     uniform: bool = field(init=False)
+    compute: Callable[[OwnRows, Tensor], Tensor] | None = field(init=False)
 
     def __post_init__(self) -> None:
-        """Find out whether the rows differ at all."""
+        """Find out whether the rows differ at all, and how the module computes them."""
+        kind: type = type(self.module)
+        self.compute = _at_once(kind)
         self.uniform = all(one is same[0] for same in self.values.values() for one in same)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -48,9 +51,8 @@ class OwnRows:
                 f"routed(): {self.path!r} looks up what belongs to no row (relative positions), and the attachments "
                 "named train it; activate them one at a time."
             )
-        compute = _at_once(type(self.module))
-        if compute is not None and len(args) == 1 and not kwargs:
-            return compute(self, args[0])
+        if self.compute is not None and len(args) == 1 and not kwargs:
+            return self.compute(self, args[0])
         return self._one_by_one(args, kwargs)
 
     def of(self, name: str) -> Tensor | None:
@@ -177,7 +179,7 @@ def _layer_norm(own: OwnRows, x: Tensor) -> Tensor:
 
 
 @cache
-def _at_once(kind: type[nn.Module]) -> Callable[[OwnRows, Tensor], Tensor] | None:
+def _at_once(kind: type) -> Callable[[OwnRows, Tensor], Tensor] | None:
     """Return how a module of this very class computes all rows at once, or None."""
     from transformers.pytorch_utils import Conv1D
 

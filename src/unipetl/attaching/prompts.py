@@ -66,6 +66,7 @@ class Prompts:
     def counted(self, batch: int, device: torch.device) -> Tensor | None:
         """Return which rows, (batch, 1), have their positions counted from the mask; None means all."""
         del batch, device
+        return None
 
     def without(self, part: Tensor) -> Tensor:
         """Map (batch, l + n, d) to the tokens' (batch, n, d)."""

@@ -122,7 +122,7 @@ class HoldUntilBackward:
             return
         first = output if isinstance(output, Tensor) else output[0]
         if isinstance(first, Tensor) and first.requires_grad:
-            first.register_hook(self._check)
+            first.register_hook(self._check)  # type: ignore[no-untyped-call]
 
     def _check(self, gradient: Tensor) -> None:
         if state_of(self.model).routing is not self.routing:
@@ -159,7 +159,8 @@ def routed(model: nn.Module, names: Names) -> Routing:
 
 def _stacks(model: nn.Module, names: Names) -> tuple[tuple[str, ...], ...]:
     state = state_of(model)
-    if isinstance(names, str) or not isinstance(names, Sequence) or not names:
+    given: object = names
+    if isinstance(given, str) or not isinstance(given, Sequence) or not given:
         raise AttachError(f"names: expected a list with one entry for each row, found {names!r}.")
     stacks = []
     for row, entry in enumerate(names):

@@ -22,10 +22,15 @@ from unipetl.forms.prompt import PromptDelta
 
 @dataclass
 class RowPrompts(Prompts):
-    """The prompts of one stack; ``own`` are those of every row, in order."""
+    """The prompts of one stack; ``own`` are those of every row, in order.
+
+    Attributes:
+        learned: whether a row has learned keys beside rotated queries, which count positions from the mask as well.
+    """
 
     rows: Rows = field(default_factory=lambda: Rows(()))
     own: list[list[PromptDelta]] = field(default_factory=list)
+    learned: list[bool] = field(default_factory=list)
 
     @property
     def lengths(self) -> list[int]:
@@ -59,9 +64,9 @@ class RowPrompts(Prompts):
         return torch.cat([prompt, tokens], dim=1).argsort(dim=1, stable=True)
 
     def counted(self, batch: int, device: torch.device) -> Tensor:
-        """Return the rows with a prompt; the others count positions as the model does."""
-        has = torch.tensor([length > 0 for length in self.lengths], device=device)
-        return self._shared_out(has, batch)[:, None]
+        """Return the rows with a prompt or learned keys; the others count positions as the model does."""
+        has = [length > 0 or keys for length, keys in zip(self.lengths, self.learned, strict=True)]
+        return self._shared_out(torch.tensor(has, device=device), batch)[:, None]
 
     def _shared_out(self, values: Tensor, batch: int) -> Tensor:
         each = self.rows.each(batch)
@@ -83,4 +88,5 @@ def install_row_prompts(model: nn.Module, hooks: Hooks, rows: Rows, used: Mappin
                 assert isinstance(delta, PromptDelta)
                 stacks[root].own[row].append(delta)
     for root, prompts in stacks.items():
+        prompts.learned = [any(root in used[name].rotary for name in names) for names in rows.stacks]
         install_prompt_hooks(model, hooks, root, prompts)
