@@ -106,7 +106,7 @@ def _content(path: Path) -> tuple[dict[str, Tensor], str, bool]:
             raise CorruptFileError(f"{str(path)!r} is no readable safetensors file: {error}") from error
         sums = [value.sum().double() for value in tensors.values() if value.is_floating_point()]
         finite = not sums or bool(torch.stack(sums).isfinite().all())  # NaN and infinity survive every sum
-        return tensors, digest_of.result(), finite
+        return dict(sorted(tensors.items())), digest_of.result(), finite  # read at one glance they have no order
 
 
 def meaning(description: Mapping[str, Any]) -> str:

@@ -23,10 +23,10 @@ EXAMPLES = examples(
     ("a training run, or a comparison", "unipetl inspect runs/lora"),
     ("for a program", "unipetl inspect adapter/ --json"),
 )
-#: Files of other libraries, and what reads them.
+#: Files of other libraries: what they are, and what to do with them.
 FOREIGN = {
-    "adapter_config.json": "an adapter of PEFT or AdapterHub",
-    "config.json": "a whole model of transformers",
+    "adapter_config.json": ("an adapter of PEFT or AdapterHub", " `unipetl import` makes one of ours of it."),
+    "config.json": ("a whole model of transformers", ""),
 }
 
 
@@ -58,9 +58,9 @@ def _nothing(path: Path) -> Exception:
         return StorageError(f"{str(path)!r} does not exist; {expected}.")
     if not path.is_dir():
         return StorageError(f"{str(path)!r} is a file; {expected}.")
-    for name, what in FOREIGN.items():
+    for name, (what, hint) in FOREIGN.items():
         if (path / name).is_file():
-            return StorageError(f"{str(path)!r} holds {what} ({name}) and nothing of unipetl's; {expected}.")
+            return StorageError(f"{str(path)!r} holds {what} ({name}) and nothing of unipetl's; {expected}.{hint}")
     return StorageError(f"{str(path)!r} holds nothing of unipetl's; {expected}.")
 
 
