@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import AutoModel
 
 import unipetl
-from serving.tiny_runs import TWO, engine_of, labelled, make_run
+from serving.tiny_runs import TWO, engine_of, labelled, make_run, varied
 from tasks.tiny_text import SAVE, save_bert, words
 from unipetl.errors import ServingError
 from unipetl.experiment import predict
@@ -133,6 +134,38 @@ def test_another_base_is_refused_and_changes_nothing(tmp_path, classifiers):
         assert len(engine.lanes) == 1
         assert [one.name for one in unipetl.attachments(engine.lanes[0].model)] == [served[0].key]
     assert compute(engine, "classify", [(served[0], TEXTS[0])]) == before
+
+
+def test_untrained_runs_are_the_bare_model_of_their_own_base(tmp_path, classifiers):
+    base, changed = classifiers["lora"].parent / "base", varied(SAVE["bert"](tmp_path / "changed"), AutoModel, seed=1)
+    rows = labelled(TWO)
+    paths = {
+        name: make_run(tmp_path / name, "csv-classification", model, "none", rows=rows, seed=seed)
+        for name, model, seed in (("zero", base, 0), ("again", base, 0), ("seed", base, 1), ("other", changed, 0))
+    }
+    other = paths.pop("other")
+    engine, served = engine_of(paths)
+    assert [engine.lanes.index(one.lane) for one in served] == [0, 0, 1], "heads of other seeds are other heads"
+    for one in served:
+        (answer,) = compute(engine, "classify", [(one, TEXTS[0])])
+        (alone,) = predict(paths[one.name], TEXTS[:1])
+        assert answer["probability"] == pytest.approx(alone["probability"], abs=2e-5)
+    with pytest.raises(ServingError, match="another base"):
+        engine.load(Source("other", other))
+
+
+def test_single_texts_and_pairs_share_a_batch(tmp_path, classifiers):
+    rows = [{**row, "other": words(3, number)} for number, row in enumerate(labelled(TWO))]
+    base = classifiers["lora"].parent / "base"
+    options = {"text_pair": "other"}
+    pairs = make_run(tmp_path / "pairs", "csv-classification", base, "lora(rank=2)", rows=rows, options=options)
+    engine, (single, double) = engine_of({"lora": classifiers["lora"], "pairs": pairs})
+    assert len(engine.lanes) == 1
+    asked = [(single, "w1 w2 w3 w4 w5 w6"), (double, "w1 w2\tw3"), (single, "w4")]
+    answers = compute(engine, "classify", asked)
+    for (one, text), answer in zip(asked, answers, strict=True):
+        (alone,) = predict(pairs if one is double else classifiers["lora"], [text])
+        assert answer["probability"] == pytest.approx(alone["probability"], abs=2e-5)
 
 
 def test_saved_attachments_need_a_base_and_find_their_labels(tmp_path, classifiers):

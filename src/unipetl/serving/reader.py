@@ -116,25 +116,23 @@ def padded(rows: list[Row], padding: int, *, left: bool) -> dict[str, Tensor]:
     """Return rows as one batch, each field (rows, longest), with an attention mask.
 
     Args:
-        rows: of the same fields.
+        rows: with ``input_ids``; a field that only some have (``token_type_ids``) is 0 in the others.
         padding: the id that ``input_ids`` are filled up with; other fields are filled up with 0.
         left: fill up on the left, for a model that continues its input.
     """
     longest = max(len(row["input_ids"]) for row in rows)
-    names = [name for name in rows[0] if name != "attention_mask"]
+    names = dict.fromkeys(name for row in rows for name in row if name != "attention_mask")
 
-    def fill(values: list[int], filler: int) -> list[int]:
-        gap = [filler] * (longest - len(values))
+    def filled(name: str, row: Row, filler: int) -> list[int]:
+        size = len(row["input_ids"])
+        values = list(row.get(name, [1 if name == "attention_mask" else 0] * size))
+        gap = [filler] * (longest - size)
         return gap + values if left else values + gap
 
-    batch = {
-        name: torch.tensor([fill(list(row[name]), padding if name == "input_ids" else 0) for row in rows])
-        for name in names
+    return {
+        name: torch.tensor([filled(name, row, padding if name == "input_ids" else 0) for row in rows])
+        for name in (*names, "attention_mask")
     }
-    batch["attention_mask"] = torch.tensor(
-        [fill(list(row.get("attention_mask", [1] * len(row["input_ids"]))), 0) for row in rows]
-    )
-    return batch
 
 
 def padding_of(model: PreTrainedModel) -> int:
