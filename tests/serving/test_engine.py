@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from types import SimpleNamespace
@@ -12,13 +13,15 @@ from transformers import AutoModel
 
 import unipetl
 from serving.tiny_runs import TWO, engine_of, labelled, make_run, varied
-from tasks.tiny_text import SAVE, save_bert, words
+from tasks.tiny_text import SAVE, save_bert, words, write_jsonl
 from unipetl.errors import ServingError
 from unipetl.experiment import predict
 from unipetl.serving import Engine, Limits, Source
 from unipetl.serving.engine import Work
+from unipetl.serving.reader import reader_of
 from unipetl.serving.source import load_base
 from unipetl.serving.writing import Asked, settings_for
+from unipetl.tasks import CsvClassification
 
 TEXTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9 w10", "good film w3"]
 
@@ -194,6 +197,23 @@ def test_removed_attachments_leave_the_others_as_they_were(classifiers):
     engine.remove(bitfit)
     assert compute(engine, "classify", [(lora, text) for text in TEXTS]) == before
     assert [one.name for one in unipetl.attachments(lora.lane.model)] == [lora.key]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda batch: {**batch, "lengths": torch.tensor([1, 2])}, "lengths"),
+        (lambda batch: {**batch, "input_ids": batch["input_ids"] + 1}, "input_ids"),
+        (lambda batch: {"input_ids": batch["input_ids"]}, "attention_mask"),
+    ],
+)
+def test_batches_that_are_more_than_rows_filled_up_are_refused(tmp_path, change, field):
+    options = dict.fromkeys(("train", "validation"), write_jsonl(tmp_path / "rows.jsonl", labelled(TWO)))
+    prepared = CsvClassification(options).prepare(model=save_bert(tmp_path / "base"))
+    assert reader_of(prepared, "it").labels == ("bad", "good")
+    spoilt = dataclasses.replace(prepared, collator=lambda rows: change(prepared.collator(rows)))
+    with pytest.raises(ServingError, match=f"it: .*field '{field}'"):
+        reader_of(spoilt, "it")
 
 
 def test_sources_have_names(tmp_path):

@@ -170,12 +170,13 @@ def _check_collator(prepared: Prepared, source: str) -> None:
     rows = [{name: list(row[name]) for name in columns if name in row} for row in some]
     made = prepared.collator([dict(row) for row in rows])
     theirs = {name: value for name, value in made.items() if isinstance(value, Tensor)}
-    mask = theirs.get("attention_mask")
-    extra = [name for name in theirs if name not in (*columns, "attention_mask")]
-    wrong = extra or ([] if mask is not None else ["attention_mask"])
-    for place, row in enumerate(rows if mask is not None else ()):
-        here = mask[place].bool()
-        wrong += [name for name, ids in row.items() if theirs[name][place][here].tolist() != ids]
+    wrong = [name for name in theirs if name not in (*columns, "attention_mask")]
+    if "attention_mask" not in theirs:
+        wrong.append("attention_mask")
+    else:
+        for place, row in enumerate(rows):
+            here = theirs["attention_mask"][place].bool()
+            wrong += [n for n, ids in row.items() if n not in theirs or theirs[n][place][here].tolist() != ids]
     if wrong:
         raise ServingError(
             f"{source}: its task makes batches that are more than rows filled up (field {wrong[0]!r}), so its rows "
