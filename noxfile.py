@@ -123,6 +123,16 @@ def adapterhub(session: nox.Session) -> None:
 
 
 @nox.session
+def serve(session: nox.Session) -> None:
+    """Serve in processes of their own, under load, and with requests drawn from the OpenAPI document."""
+    if not session.virtualenv.is_sandboxed:
+        session.skip("it would add schemathesis to the active environment")
+    install(session, "dev")
+    session.install("schemathesis>=4.10")
+    session.run("pytest", "tests/serving", "tests/cli/test_serve.py", "-m", "", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     install(session, "docs")

@@ -23,6 +23,7 @@ def test_wrong_uses_are_refused(trained, tmp_path):
     assert "is not finished" in refusal("serve", tmp_path / "run", "--port", 0)
     twice = refusal("serve", f"a={trained / 'seed-0'}", f"a={trained / 'seed-1'}", "--port", 0)
     assert "two attachments are called 'a'" in twice
+    assert "device 'nothing' cannot be used" in refusal("serve", trained, "--device", "nothing")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import AutoModel
 
 import unipetl
-from serving.tiny_runs import TWO, engine_of, labelled, make_run
-from tasks.tiny_text import SAVE, save_bert, words
+from serving.tiny_runs import TWO, engine_of, labelled, make_run, varied
+from tasks.tiny_text import SAVE, save_bert, words, write_jsonl
 from unipetl.errors import ServingError
 from unipetl.experiment import predict
 from unipetl.serving import Engine, Limits, Source
 from unipetl.serving.engine import Work
+from unipetl.serving.reader import reader_of
 from unipetl.serving.source import load_base
 from unipetl.serving.writing import Asked, settings_for
+from unipetl.tasks import CsvClassification
 
 TEXTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9 w10", "good film w3"]
 
@@ -135,6 +139,38 @@ def test_another_base_is_refused_and_changes_nothing(tmp_path, classifiers):
     assert compute(engine, "classify", [(served[0], TEXTS[0])]) == before
 
 
+def test_untrained_runs_are_the_bare_model_of_their_own_base(tmp_path, classifiers):
+    base, changed = classifiers["lora"].parent / "base", varied(SAVE["bert"](tmp_path / "changed"), AutoModel, seed=1)
+    rows = labelled(TWO)
+    paths = {
+        name: make_run(tmp_path / name, "csv-classification", model, "none", rows=rows, seed=seed)
+        for name, model, seed in (("zero", base, 0), ("again", base, 0), ("seed", base, 1), ("other", changed, 0))
+    }
+    other = paths.pop("other")
+    engine, served = engine_of(paths)
+    assert [engine.lanes.index(one.lane) for one in served] == [0, 0, 1], "heads of other seeds are other heads"
+    for one in served:
+        (answer,) = compute(engine, "classify", [(one, TEXTS[0])])
+        (alone,) = predict(paths[one.name], TEXTS[:1])
+        assert answer["probability"] == pytest.approx(alone["probability"], abs=2e-5)
+    with pytest.raises(ServingError, match="another base"):
+        engine.load(Source("other", other))
+
+
+def test_single_texts_and_pairs_share_a_batch(tmp_path, classifiers):
+    rows = [{**row, "other": words(3, number)} for number, row in enumerate(labelled(TWO))]
+    base = classifiers["lora"].parent / "base"
+    options = {"text_pair": "other"}
+    pairs = make_run(tmp_path / "pairs", "csv-classification", base, "lora(rank=2)", rows=rows, options=options)
+    engine, (single, double) = engine_of({"lora": classifiers["lora"], "pairs": pairs})
+    assert len(engine.lanes) == 1
+    asked = [(single, "w1 w2 w3 w4 w5 w6"), (double, "w1 w2\tw3"), (single, "w4")]
+    answers = compute(engine, "classify", asked)
+    for (one, text), answer in zip(asked, answers, strict=True):
+        (alone,) = predict(pairs if one is double else classifiers["lora"], [text])
+        assert answer["probability"] == pytest.approx(alone["probability"], abs=2e-5)
+
+
 def test_saved_attachments_need_a_base_and_find_their_labels(tmp_path, classifiers):
     adapters = {name: classifiers[name] / "adapter" for name in ("lora", "colour")}
     with pytest.raises(ServingError, match=r"name the base with --model"):
@@ -161,6 +197,23 @@ def test_removed_attachments_leave_the_others_as_they_were(classifiers):
     engine.remove(bitfit)
     assert compute(engine, "classify", [(lora, text) for text in TEXTS]) == before
     assert [one.name for one in unipetl.attachments(lora.lane.model)] == [lora.key]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda batch: {**batch, "lengths": torch.tensor([1, 2])}, "lengths"),
+        (lambda batch: {**batch, "input_ids": batch["input_ids"] + 1}, "input_ids"),
+        (lambda batch: {"input_ids": batch["input_ids"]}, "attention_mask"),
+    ],
+)
+def test_batches_that_are_more_than_rows_filled_up_are_refused(tmp_path, change, field):
+    options = dict.fromkeys(("train", "validation"), write_jsonl(tmp_path / "rows.jsonl", labelled(TWO)))
+    prepared = CsvClassification(options).prepare(model=save_bert(tmp_path / "base"))
+    assert reader_of(prepared, "it").labels == ("bad", "good")
+    spoilt = dataclasses.replace(prepared, collator=lambda rows: change(prepared.collator(rows)))
+    with pytest.raises(ServingError, match=f"it: .*field '{field}'"):
+        reader_of(spoilt, "it")
 
 
 def test_sources_have_names(tmp_path):

@@ -63,10 +63,10 @@ def make_run(folder, task, model, method, *, rows=None, seed=0, options=None):
     return folder
 
 
-def varied(folder, kind):
+def varied(folder, kind, seed=0):
     """Draw a model's parameters so wide that different inputs give clearly different answers."""
     model = kind.from_pretrained(folder)
-    randomize(model)
+    randomize(model, seed=seed)
     model.save_pretrained(folder)
     return folder
 

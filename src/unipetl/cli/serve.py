@@ -33,6 +33,9 @@ def command(
     model: Annotated[
         str | None, typer.Option("--model", "-m", metavar="MODEL", help="The base, where no run names it.")
     ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1, ...; else a GPU if there is one.")
+    ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on; other machines reach 0.0.0.0.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 for any that is free.")] = 8000,
     allow_load: Annotated[
@@ -81,7 +84,7 @@ def command(
     )
     if allow_load is not None and not allow_load.is_dir():
         raise ServingError(f"--allow-load: {str(allow_load)!r} is no folder.")
-    engine = Engine(model)
+    engine = Engine(model, device=device)
     with bind(host, port) as taken, hushed():
         served = [engine.load(one) for text in runs or () for one in _sources(text)]
         engine.load_base()

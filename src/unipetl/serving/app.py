@@ -24,7 +24,9 @@ from unipetl.serving.writing import Asked
 
 T = TypeVar("T")
 Responses = dict[int | str, dict[str, Any]]
-Name = Annotated[wire.Name, Path(description="What requests call the attachment.", examples=["sentiment"])]
+_NAMED = Path(description="What requests call the attachment.", examples=["sentiment"])
+Name = Annotated[wire.Name, _NAMED]
+NewName = Annotated[wire.NewName, _NAMED]
 
 
 def create_app(service: Service) -> FastAPI:
@@ -102,7 +104,7 @@ def _managing(app: FastAPI, service: Service) -> None:
         )
 
     @app.post("/v1/attachments/{name}", tags=["attachments"], responses=about, status_code=201)
-    async def load(name: Name, body: wire.LoadRequest) -> wire.AttachmentAnswer:
+    async def load(name: NewName, body: wire.LoadRequest) -> wire.AttachmentAnswer:
         """Load an attachment under a new name."""
         served, _ = await service.load(name, body.path, replace=False)
         return _described(served)
@@ -110,7 +112,7 @@ def _managing(app: FastAPI, service: Service) -> None:
     replaced: Responses = {201: {"model": wire.AttachmentAnswer, "description": "The name is new."}}
 
     @app.put("/v1/attachments/{name}", tags=["attachments"], responses={**about, **replaced})
-    async def replace(name: Name, body: wire.LoadRequest, response: Response) -> wire.AttachmentAnswer:
+    async def replace(name: NewName, body: wire.LoadRequest, response: Response) -> wire.AttachmentAnswer:
         """Load an attachment under a name, which may be taken: what waits is still answered by the old one."""
         served, new = await service.load(name, body.path, replace=True)
         response.status_code = 201 if new else 200

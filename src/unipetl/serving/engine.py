@@ -6,18 +6,21 @@ import itertools
 import math
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 from unipetl.attaching import activate, detach
-from unipetl.errors import MismatchError, RefusedError, ServingError
+from unipetl.errors import MismatchError, RefusedError, ServingError, first_line
 from unipetl.serving.batching import Item
 from unipetl.serving.lane import Lane, pooled
 from unipetl.serving.reader import Reader, Row
-from unipetl.serving.sharing import share
+from unipetl.serving.sharing import equal, share
 from unipetl.serving.source import Opened, Opener, Source, load_base
 from unipetl.storage import load
 from unipetl.tasks import Task
@@ -83,10 +86,17 @@ class Engine:
     Args:
         base: a folder or hub name, where there are attachments that no run tells a model of.
         tasks: tasks of runs that are not unipetl's, by name.
+        device: what the models compute on; None for a GPU if there is one.
+
+    Raises:
+        ServingError: there is no such device.
     """
 
-    def __init__(self, base: str | None = None, tasks: Mapping[str, Task] | None = None) -> None:
+    def __init__(
+        self, base: str | None = None, tasks: Mapping[str, Task] | None = None, device: str | None = None
+    ) -> None:
         self.lanes: list[Lane] = []
+        self.device = device_of(device)
         self._opener = Opener(base, tasks)
         self._numbers = itertools.count()
         self._spelling = threading.Lock()  # tokenizers are not made for several threads
@@ -98,7 +108,8 @@ class Engine:
     def load_base(self) -> None:
         """Load the base as its checkpoint names it, if nothing has brought a model yet."""
         if not self.lanes and self._opener.base is not None:
-            self.lanes.append(Lane(*load_base(self._opener.base, None)))
+            model, reader = load_base(self._opener.base, None)
+            self.lanes.append(Lane(self._moved(model), reader))
 
     def open(self, source: Source) -> Opened:
         """Read a source; the models are not touched.
@@ -153,11 +164,16 @@ class Engine:
             hidden, mask = lane.embed(rows, keys)
             found = [pooled(h, m, work.pooling) for h, m, work in zip(hidden, mask, works, strict=True)]
             return [_vector(one, normalize=work.normalize) for one, work in zip(found, works, strict=True)]
-        written = lane.generate(
-            rows, keys, first.settings, seed=first.seed, wanted=lambda: any(item.wanted for item in items)
-        )
+        with self._opener.drawing if first.seed is not None else nullcontext():
+            written = lane.generate(
+                rows, keys, first.settings, seed=first.seed, wanted=lambda: any(item.wanted for item in items)
+            )
         with self._spelling:
             return [{"text": work.served.reader.decode(ids)} for work, ids in zip(works, written, strict=True)]
+
+    def _moved(self, model: PreTrainedModel) -> PreTrainedModel:
+        nn.Module.to(model, self.device)
+        return model
 
     def _placed(self, opened: Opened) -> Served:
         mismatch: MismatchError | None = None
@@ -166,12 +182,15 @@ class Engine:
                 continue
             if opened.signature is None and type(lane.model).__name__ != opened.model_class:
                 continue
+            if opened.adapter is None and not equal(self._moved(opened.model()[0]), lane.model):  # no fingerprint tells
+                continue
             try:
                 return self._attached(opened, lane)
             except MismatchError as error:
                 mismatch = error
         try:
             model, reader = opened.model()
+            self._moved(model)
             if self.lanes:
                 share(model, self.lanes[0].model, str(opened.source.path))
             lane = Lane(model, reader)
@@ -182,13 +201,26 @@ class Engine:
         return served
 
     def _attached(self, opened: Opened, lane: Lane) -> Served:
-        name = opened.source.name
-        key = None
+        name, key = opened.source.name, None
         if opened.adapter is not None:
             key = f"{name}#{next(self._numbers)}"  # a name that is loaded again is another one on the model
             load(lane.model, opened.adapter, name=key)
             activate(lane.model, None)
         return Served(name, key, lane, opened.reader or lane.reader, opened.facts)
+
+
+def device_of(name: str | None) -> torch.device:
+    """Return a device by its name; None is a GPU if there is one, else the CPU.
+
+    Raises:
+        ServingError: it cannot be used.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(1).to(name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # AssertionError: torch without CUDA
+        raise ServingError(f"device {name!r} cannot be used: {first_line(error)}") from error
 
 
 def _label(work: Work, chances: list[float]) -> dict[str, Any]:

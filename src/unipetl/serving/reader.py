@@ -116,25 +116,23 @@ def padded(rows: list[Row], padding: int, *, left: bool) -> dict[str, Tensor]:
     """Return rows as one batch, each field (rows, longest), with an attention mask.
 
     Args:
-        rows: of the same fields.
+        rows: with ``input_ids``; a field that only some have (``token_type_ids``) is 0 in the others.
         padding: the id that ``input_ids`` are filled up with; other fields are filled up with 0.
         left: fill up on the left, for a model that continues its input.
     """
     longest = max(len(row["input_ids"]) for row in rows)
-    names = [name for name in rows[0] if name != "attention_mask"]
+    names = dict.fromkeys(name for row in rows for name in row if name != "attention_mask")
 
-    def fill(values: list[int], filler: int) -> list[int]:
-        gap = [filler] * (longest - len(values))
+    def filled(name: str, row: Row, filler: int) -> list[int]:
+        size = len(row["input_ids"])
+        values = list(row.get(name, [1 if name == "attention_mask" else 0] * size))
+        gap = [filler] * (longest - size)
         return gap + values if left else values + gap
 
-    batch = {
-        name: torch.tensor([fill(list(row[name]), padding if name == "input_ids" else 0) for row in rows])
-        for name in names
+    return {
+        name: torch.tensor([filled(name, row, padding if name == "input_ids" else 0) for row in rows])
+        for name in (*names, "attention_mask")
     }
-    batch["attention_mask"] = torch.tensor(
-        [fill(list(row.get("attention_mask", [1] * len(row["input_ids"]))), 0) for row in rows]
-    )
-    return batch
 
 
 def padding_of(model: PreTrainedModel) -> int:
@@ -172,13 +170,13 @@ def _check_collator(prepared: Prepared, source: str) -> None:
     rows = [{name: list(row[name]) for name in columns if name in row} for row in some]
     made = prepared.collator([dict(row) for row in rows])
     theirs = {name: value for name, value in made.items() if isinstance(value, Tensor)}
-    mask = theirs.get("attention_mask")
-    extra = [name for name in theirs if name not in (*columns, "attention_mask")]
-    wrong = extra or ([] if mask is not None else ["attention_mask"])
-    if mask is not None:
+    wrong = [name for name in theirs if name not in (*columns, "attention_mask")]
+    if "attention_mask" not in theirs:
+        wrong.append("attention_mask")
+    else:
         for place, row in enumerate(rows):
-            here = mask[place].bool()
-            wrong += [name for name, ids in row.items() if theirs[name][place][here].tolist() != ids]
+            here = theirs["attention_mask"][place].bool()
+            wrong += [n for n, ids in row.items() if n not in theirs or theirs[n][place][here].tolist() != ids]
     if wrong:
         raise ServingError(
             f"{source}: its task makes batches that are more than rows filled up (field {wrong[0]!r}), so its rows "

@@ -1,6 +1,7 @@
 """What a server does, without HTTP: finds attachments, reads texts, batches rows, loads and unloads.
 
-Everything here is called on the event loop. Texts are read in one thread and computed in another.
+Everything here is called on the event loop. Texts are read in one thread and computed in another; a third one reads
+what is to be loaded.
 """
 
 from __future__ import annotations
@@ -8,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unipetl.errors import PetlError, RefusedError, ServingError
 from unipetl.serving.batching import Batcher
@@ -24,6 +25,7 @@ from unipetl.serving.reader import Row
 from unipetl.serving.source import Source
 from unipetl.serving.writing import Asked, key_of, settings_for
 
+T = TypeVar("T")
 _ENDPOINT = {"classify": "/v1/classify", "generate": "/v1/generate", "embed": "/v1/embed"}
 
 
@@ -64,6 +66,7 @@ class Service:
         self._loading = asyncio.Lock()
         self._leaving: set[asyncio.Task[None]] = set()
         self._texts = ThreadPoolExecutor(1, thread_name_prefix="unipetl-texts")
+        self._folders = ThreadPoolExecutor(1, thread_name_prefix="unipetl-folders")
         self._alone = itertools.count()
         self.batcher = Batcher(self.engine.compute, self.limits, self.metrics.watch())
         self.metrics.watch_state(lambda: self.batcher.waiting, lambda: len(self.served))
@@ -82,7 +85,8 @@ class Service:
         given_up = await self.batcher.close(self.limits.grace)
         for task in self._leaving:
             task.cancel()
-        self._texts.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._texts, self._folders):
+            pool.shutdown(wait=False, cancel_futures=True)
         return given_up
 
     def find(self, name: str | None, action: Action) -> Served:
@@ -167,7 +171,7 @@ class Service:
             if not self.ready:
                 raise RefusedError(503, "this server is stopping.", retry_after=5)
             try:
-                opened = await self._in_texts(partial(self.engine.open, Source(name, folder)))
+                opened = await _within(self._folders, partial(self.engine.open, Source(name, folder)))
                 served = await self.batcher.alone(partial(self.engine.attach, opened))
             except PetlError as error:
                 raise RefusedError(422, str(error)) from error
@@ -207,13 +211,10 @@ class Service:
 
     async def _read(self, served: Served, texts: list[str]) -> list[Row]:
         try:
-            rows: list[Row] = await self._in_texts(partial(self.engine.read, served, texts))
+            rows: list[Row] = await _within(self._texts, partial(self.engine.read, served, texts))
         except PetlError as error:
             raise RefusedError(422, str(error)) from error
         return rows
-
-    async def _in_texts(self, function: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._texts, function)
 
     @asynccontextmanager
     async def _using(self, served: Served) -> AsyncIterator[None]:
@@ -258,3 +259,7 @@ class Service:
         if not inside:
             raise RefusedError(403, f"{path!r} is no folder under the one that attachments may be loaded from.")
         return folder
+
+
+async def _within(pool: ThreadPoolExecutor, function: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(pool, function)

@@ -17,6 +17,12 @@ def base_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     return own_parameters(base)
 
 
+def equal(model: PreTrainedModel, other: PreTrainedModel) -> bool:
+    """Say whether two models have the same parameters, of the same values."""
+    mine, theirs = own_parameters(model), own_parameters(other)
+    return mine.keys() == theirs.keys() and all(torch.equal(one, theirs[name]) for name, one in mine.items())
+
+
 def share(model: PreTrainedModel, first: PreTrainedModel, source: str) -> None:
     """Let ``model`` compute with the very parameters of ``first`` behind its head.
 

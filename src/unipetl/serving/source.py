@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -72,12 +73,16 @@ class Opener:
     Args:
         base: a folder or hub name of the base, for attachments that no run tells a model of; None if there are runs.
         tasks: tasks that are not unipetl's, by name.
+
+    Attributes:
+        drawing: held while torch's random numbers are used, of which a process has one sequence.
     """
 
     def __init__(self, base: str | None = None, tasks: Mapping[str, Task] | None = None) -> None:
         self.base = base
         self._tasks = dict(tasks or {})
         self._known: dict[tuple[str, ...], tuple[Reader, tuple[object, ...]]] = {}
+        self.drawing = threading.Lock()
         self._spare: tuple[tuple[str, ...], int, PreTrainedModel] | None = None
 
     def open(self, source: Source) -> Opened:
@@ -109,10 +114,9 @@ class Opener:
         reader, signature = self._known[common]
 
         def model() -> tuple[PreTrainedModel, Reader]:
-            spare, self._spare = self._spare, None
-            if spare is not None and spare[:2] == (common, seed):
-                return spare[2], reader
-            return self._prepared(recipe, seed).model, reader
+            if self._spare is None or self._spare[:2] != (common, seed):
+                self._spare = common, seed, self._prepared(recipe, seed).model
+            return self._spare[2], reader
 
         saved = None if recipe.zero_shot else read(files.adapter)
         facts = {"task": recipe.task, "seed": seed, **_facts(saved), "method": recipe.method_text()}
@@ -128,7 +132,8 @@ class Opener:
                     f"{str(source.path)!r} is an attachment of a {model_class}, which no run here has; name the base "
                     "with --model."
                 )
-            return load_base(self.base, model_class, saved)
+            with self.drawing:
+                return load_base(self.base, model_class, saved)
 
         facts = {"task": None, "seed": saved.description["seed"], **_facts(saved)}
         return Opened(source, source.path, model_class, None, None, model, facts)
@@ -136,7 +141,8 @@ class Opener:
     def _prepared(self, recipe: Recipe, seed: int) -> Prepared:
         task = (self._tasks.get(recipe.task) or get_task(recipe.task)).configure(recipe.options)
         few = {"evaluation_limit": 2} if task.reads_training else {"evaluation_limit": 2, "limit": 1}
-        return prepare(recipe.model_copy(update=few), seed, task)
+        with self.drawing:
+            return prepare(recipe.model_copy(update=few), seed, task)
 
 
 def load_base(name: str, model_class: str | None, saved: Saved | None = None) -> tuple[PreTrainedModel, Reader]:

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+
+def _whole(value: Any) -> Any:
+    """Take 6.0 for 6, as JSON does."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_WHOLE = BeforeValidator(_whole)
+Positive = Annotated[int, Field(ge=1), _WHOLE]
+Count = Annotated[int, Field(ge=0), _WHOLE]
+Ngram = Annotated[int, Field(ge=0, le=100), _WHOLE]
+Ranks = Annotated[int, Field(ge=0, le=100_000), _WHOLE]
+Seed = Annotated[int, Field(ge=0, lt=2**53), _WHOLE]
 Text = Annotated[str, Field(min_length=1)]
 Inputs = Annotated[
     Text | Annotated[list[Text], Field(min_length=1)],
@@ -14,7 +26,8 @@ Inputs = Annotated[
 AttachmentName = Annotated[
     str | None, Field(description="The name of an attachment; null (or left out) for the bare model.")
 ]
-Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^/\x00-\x1f\x7f]+$")]
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+NewName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^\w[\w .:+@=#()-]*$")]
 
 
 class Strict(BaseModel):
@@ -37,8 +50,8 @@ class Sampling(Strict):
 
     temperature: float = Field(1.0, gt=0, le=10)
     top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0, le=100_000, description="0 for all tokens.")
-    seed: int = Field(0, ge=0, lt=2**53, description="Of the first input; the next ones have the next numbers.")
+    top_k: Ranks = Field(0, description="0 for all tokens.")
+    seed: Seed = Field(0, description="Of the first input; the next ones have the next numbers.")
 
 
 class GenerateRequest(Strict):
@@ -46,11 +59,11 @@ class GenerateRequest(Strict):
 
     attachment: AttachmentName = None
     inputs: Inputs
-    max_new_tokens: int | None = Field(None, ge=1, description="Cut to what the model has room for.")
-    min_new_tokens: int | None = Field(None, ge=0)
-    num_beams: int | None = Field(None, ge=1)
+    max_new_tokens: Positive | None = Field(None, description="Cut to what the model has room for.")
+    min_new_tokens: Count | None = Field(None, description="Cut to max_new_tokens.")
+    num_beams: Positive | None = None
     length_penalty: float | None = Field(None, ge=-10, le=10, description="Of beams only.")
-    no_repeat_ngram_size: int | None = Field(None, ge=0, le=100)
+    no_repeat_ngram_size: Ngram | None = None
     repetition_penalty: float | None = Field(None, gt=0, le=10)
     sampling: Sampling | None = Field(None, description="Left out: nothing is drawn.")
 

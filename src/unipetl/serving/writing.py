@@ -33,7 +33,7 @@ def settings_for(reader: Reader, asked: Asked, length: int, limits: Limits) -> d
     """Return every setting for a text of ``length`` tokens; they depend on nothing else in its batch.
 
     Raises:
-        RefusedError: 413, the text leaves no room; 422, the settings contradict each other.
+        RefusedError: 413, the text leaves no room.
     """
     chosen = {**reader.generation, **asked.changes}
     room = reader.room(length)
@@ -42,9 +42,6 @@ def settings_for(reader: Reader, asked: Asked, length: int, limits: Limits) -> d
         if room < 1:
             raise RefusedError(413, f"an input of {length} tokens leaves the model no room to write.")
         most = min(most, room)
-    least = asked.changes.get("min_new_tokens")
-    if least is not None and least > chosen["max_new_tokens"]:
-        raise RefusedError(422, f"min_new_tokens is {least}, above max_new_tokens, {chosen['max_new_tokens']}.")
     chosen["max_new_tokens"] = most
     for name in _LEAST:
         if chosen.get(name):
