@@ -12,7 +12,7 @@ and 0.1 %. Table 4 calls its own "0.1 %"; by the paper's rule it is 0.54 % and 0
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from unipetl.errors import RunError, unknown
@@ -60,7 +60,7 @@ class Shares:
 
     main: float
     tiny: float
-    source: str = field(default="")
+    source: str
 
     def of(self, size: Size) -> float:
         """Return the share of a budget."""
