@@ -74,10 +74,10 @@ SHARES: Mapping[Kind, Shares] = {
     "classification": Shares(0.005, 0.001, "table 2; table 4 as printed"),
 }
 #: Learning rates that are tried for methods that add parameters. They lie about a factor of three apart.
-RATES: Mapping[Kind, tuple[float, ...]] = {"writing": (3e-3, 1e-2, 3e-2), "classification": (1e-3, 3e-3)}
+RATES: Mapping[Kind, tuple[float, ...]] = {"writing": (3e-3, 1e-2, 3e-2), "classification": (1e-3, 3e-3, 1e-2)}
 #: For full fine-tuning, and for methods of few or of raw parameters, which need lower and higher ones.
-FULL_RATES: Mapping[Kind, tuple[float, ...]] = {"writing": (1e-3, 3e-3), "classification": (1e-4, 3e-4)}
-HIGH_RATES: Mapping[Kind, tuple[float, ...]] = {"writing": (1e-2, 3e-2), "classification": (3e-3, 1e-2)}
+FULL_RATES: Mapping[Kind, tuple[float, ...]] = {"writing": (3e-4, 1e-3, 3e-3), "classification": (1e-4, 3e-4)}
+HIGH_RATES: Mapping[Kind, tuple[float, ...]] = {"writing": (1e-2, 3e-2, 1e-1), "classification": (3e-3, 1e-2, 3e-2)}
 
 FULL, BITFIT, PROMPT, PREFIX = "full fine-tuning", "BitFit", "prompt tuning", "prefix tuning"
 SA_ATTENTION, SA_FFN = "sequential adapter (attn)", "sequential adapter (ffn)"
@@ -92,7 +92,7 @@ TINY_PA_ATTENTION, TINY_PA_FFN = "tiny: parallel adapter (attn)", "tiny: paralle
 #: the same where it classifies (16 and 16).
 METHODS: tuple[SmallMethod, ...] = (
     SmallMethod(FULL, "full", None, FULL_RATES),
-    SmallMethod(BITFIT, "bitfit", None, {"writing": (3e-3, 1e-2), "classification": (3e-3, 1e-2)}),
+    SmallMethod(BITFIT, "bitfit", None, {"writing": (3e-3, 1e-2, 3e-2), "classification": (3e-3, 1e-2)}),
     SmallMethod(PROMPT, "prompt_tuning(length=?)", "main", HIGH_RATES, LONGEST_PROMPT),
     SmallMethod(PREFIX, "prefix_tuning(length=?, mlp=none)", "main", HIGH_RATES),
     SmallMethod(SA_ATTENTION, "adapter(rank=?, at=attention)"),
