@@ -75,8 +75,9 @@ SHARES: Mapping[Kind, Shares] = {
 }
 #: Learning rates that are tried for methods that add parameters. They lie about a factor of three apart.
 RATES: Mapping[Kind, tuple[float, ...]] = {"writing": (3e-3, 1e-2, 3e-2), "classification": (1e-3, 3e-3, 1e-2)}
-#: For full fine-tuning, and for methods of few or of raw parameters, which need lower and higher ones.
+#: For full fine-tuning, LoRA with a scale, and methods of few or of raw parameters, which need lower and higher ones.
 FULL_RATES: Mapping[Kind, tuple[float, ...]] = {"writing": (3e-4, 1e-3, 3e-3), "classification": (1e-4, 3e-4)}
+LOW_RATES: Mapping[Kind, tuple[float, ...]] = {"writing": (1e-3, 3e-3, 1e-2), "classification": (1e-3, 3e-3, 1e-2)}
 HIGH_RATES: Mapping[Kind, tuple[float, ...]] = {"writing": (1e-2, 3e-2, 1e-1), "classification": (3e-3, 1e-2, 3e-2)}
 
 FULL, BITFIT, PROMPT, PREFIX = "full fine-tuning", "BitFit", "prompt tuning", "prefix tuning"
@@ -99,8 +100,8 @@ METHODS: tuple[SmallMethod, ...] = (
     SmallMethod(SA_FFN, "adapter(rank=?)"),
     SmallMethod(PA_ATTENTION, "parallel_adapter(rank=?, at=attention)"),
     SmallMethod(PA_FFN, "parallel_adapter(rank=?)"),
-    SmallMethod(LORA_ATTENTION, "lora(rank=?, scale={s})"),
-    SmallMethod(LORA_FFN, "lora(rank=?, scale={s}, at=ffn)"),
+    SmallMethod(LORA_ATTENTION, "lora(rank=?, scale={s})", rates=LOW_RATES),
+    SmallMethod(LORA_FFN, "lora(rank=?, scale={s}, at=ffn)", rates=LOW_RATES),
     SmallMethod(LORA_FFN_1, "lora(rank=?, scale=1, at=ffn)"),
     SmallMethod(SCALED_PA, "scaled_parallel_adapter(rank=?, scale={s})"),
     SmallMethod(LEARNED_PA, "scaled_parallel_adapter(rank=?, scale=learned)"),
