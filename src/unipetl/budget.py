@@ -61,9 +61,6 @@ class Budget:
         whole = sum({id(one): one.numel() for one in model.parameters()}.values())
         return round(self.amount * whole if self.share else self.amount)
 
-    def __str__(self) -> str:
-        return f"{self.amount:.4%}".rstrip("0%").rstrip(".") + " %" if self.share else f"{self.amount:,.0f}"
-
 
 @dataclass(frozen=True)
 class Fit:

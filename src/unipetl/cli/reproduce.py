@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     ("what two rows would take, and their share of parameters", "unipetl reproduce table6 --rows mam,lora --dry-run"),
     ("run them, on files of your own", "unipetl reproduce table6 --rows mam,lora --task xsum --data DIR"),
-    ("the paper's claims on two small tasks, with seeds", "unipetl reproduce claims --scale small --jobs 2"),
+    ("the paper's claims on two small tasks, with seeds", "unipetl reproduce claims --scale small"),
     ("every recipe of the paper as a file", "unipetl reproduce recipes -o recipes/paper"),
 )
 Scale = Literal["paper", "small"]
+SMALL_JOBS = 4  # the small study's models are too small to use more than one core each
 GO_ON = "The same command goes on with what is missing."
 
 
@@ -52,7 +54,10 @@ def command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Where it goes; else below runs/.")
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at once.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="Runs at once; else 1, and with --scale small one per core."),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="With --scale small: so many training examples.")
     ] = None,
@@ -76,7 +81,8 @@ def command(
 
         names = (task,) if task else ()
         tasks = partial(small_tasks, names, data=data, model=model, limit=limit, quick=quick)
-        _small(target, task, tasks, output, jobs, seed, quick=quick, dry_run=dry_run, as_json=as_json)
+        at_once = jobs or min(os.cpu_count() or 1, SMALL_JOBS)
+        _small(target, task, tasks, output, at_once, seed, quick=quick, dry_run=dry_run, as_json=as_json)
         return
     _refuse({"--quick": quick, "--limit": limit}, "--scale small")
     from unipetl.budget import Budget as Amount
@@ -95,7 +101,7 @@ def command(
         rule=count,
         changes=tuple(partial(_changed, setting) for setting in settings or ()),
     )
-    _paper(choice, output or Path("runs") / "paper", jobs, dry_run=dry_run, as_json=as_json)
+    _paper(choice, output or Path("runs") / "paper", jobs or 1, dry_run=dry_run, as_json=as_json)
 
 
 def _changed(setting: str, data: dict[str, Any]) -> None:

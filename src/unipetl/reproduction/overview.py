@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unipetl import models, planning
 from unipetl.experiment.recipe import Recipe
 from unipetl.reproduction.cost import Cost, training_cost
+from unipetl.reproduction.methods import FULL
 from unipetl.reproduction.notes import NOTES
 from unipetl.reproduction.paper import notes, printed
 from unipetl.reproduction.row import Cell, Row
@@ -86,10 +87,10 @@ def planned(row: Row, cell: Cell, recipe: Recipe) -> Planned:
 
 def rule_share(row: Row, task: str) -> float:
     """Return the share of a row in percent as the paper's own rule gives it, on the model that its shares are of."""
+    if row.method == FULL:
+        return 100.0
     name = SETTINGS[task].size_model
     made = planning.plan(row.notation(task), _skeleton(name))
-    if row.method == "full":
-        return 100.0
     return 100 * made.paper_parameters / PAPER_BASE.get(name, made.base_parameters)
 
 

@@ -13,6 +13,7 @@ from unipetl.errors import RunError, unknown
 from unipetl.experiment.recipe import Recipe
 from unipetl.files import write_text
 from unipetl.reproduction.figures import FIGURE2, FIGURE4, FIGURE5
+from unipetl.reproduction.methods import BITFIT, FULL
 from unipetl.reproduction.notes import NOTES
 from unipetl.reproduction.row import Cell, Row
 from unipetl.reproduction.settings import SETTINGS
@@ -30,8 +31,6 @@ PLACES: dict[str, tuple[Row, ...]] = {
     "figure4": FIGURE4,
     "figure5": FIGURE5,
 }
-FULL = "full"
-BITFIT = "bitfit"
 
 
 def find_rows(place: str, keys: Sequence[str] = ()) -> tuple[Row, ...]:

@@ -61,7 +61,7 @@ class SmallTask:
 PRONOUNCE = SmallTask("pronounce", "writing", 4_000, 600, 300, {"per_device_train_batch_size": 16})
 _CLASSIFYING = {"per_device_train_batch_size": 8, "train_sampling_strategy": "group_by_length"}  # less padding
 SENTIMENT = SmallTask("sentiment", "classification", 800, 600, 300, _CLASSIFYING)
-SST2 = SmallTask("sst2", "classification", 800, None, 400, _CLASSIFYING)
+SST2 = SmallTask("sst2", "classification", 800, None, 300, _CLASSIFYING)
 MNLI = SmallTask("mnli", "classification", 2_000, 2_000, 400, _CLASSIFYING)
 TASKS = (PRONOUNCE, SENTIMENT, SST2, MNLI)
 #: Tasks whose examples are files -> tokens that an input is cut to; the longest phrases of SST-2 have about 60.
