@@ -107,6 +107,14 @@ def peft(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """Look at the report's page in the system's Chromium, at desktop and telephone width, light and dark."""
+    install(session, "dev")
+    session.install("playwright>=1.49")
+    session.run("pytest", "tests/reporting", "-m", "browser", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     install(session, "docs")
