@@ -28,7 +28,7 @@ def test_a_comparison_is_its_columns_with_their_methods(tmp_path):
     assert [one.label for one in found.columns[0].best()] == ["adapter"]  # 87.5, and not the whole model
     assert found.number("adapter") == 2
     assert len(found.runs()) == 16
-    assert list(found.plans) == ["first"]
+    assert [(one.name, one.command) for one in found.sources] == [("first", "unipetl compare plan.yaml")]
 
 
 def test_failed_missing_diverged_and_damaged_runs_are_told_apart(tmp_path):

@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 import unipetl
-from unipetl.cli import compare, doctor, evaluate, fetch, fold, inspect, methods, params, predict, report, schema, train
+from unipetl.cli import (
+    compare,
+    doctor,
+    evaluate,
+    fetch,
+    fold,
+    inspect,
+    methods,
+    params,
+    predict,
+    report,
+    schema,
+    search,
+    train,
+)
 from unipetl.cli.boundary import Verbs
 from unipetl.cli.options import examples, paragraphs
 
@@ -29,7 +43,7 @@ app = typer.Typer(
 )
 
 #: The verbs, in the order of the help. Each is a module with a ``command`` and its EXAMPLES.
-VERBS = (methods, params, train, evaluate, predict, compare, report, inspect, fold, schema, fetch, doctor)
+VERBS = (methods, params, train, evaluate, predict, compare, search, report, inspect, fold, schema, fetch, doctor)
 
 for verb in VERBS:
     app.command(verb.__name__.rpartition(".")[2], help=paragraphs(verb.command), epilog=verb.EXAMPLES)(verb.command)

@@ -10,10 +10,8 @@ It can be interrupted at any time and called again.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,7 +20,7 @@ from unipetl.errors import RunError
 from unipetl.experiment.directory import RunDirectory, write_json
 from unipetl.experiment.grid import Cell, ComparePlan, load_plan
 from unipetl.experiment.lock import alone
-from unipetl.experiment.pool import Outcome, Worker
+from unipetl.experiment.pool import Outcome, Worker, in_workers
 from unipetl.experiment.progress import Progress
 from unipetl.experiment.table import Comparison, report
 from unipetl.experiment.worker import Spec
@@ -184,35 +182,18 @@ class _Board:
 
 
 def _run_all(waiting: list[tuple[Cell, int]], folder: Path, jobs: int, board: _Board, tasks: Mapping[str, str]) -> None:
-    threads = max(1, _cores() // jobs)
-    workers = [Worker(threads) for _ in range(jobs)]
     queue = iter(waiting)
     lock = threading.Lock()
 
     def work(worker: Worker) -> None:
-        while True:
+        while not worker.stopped:
             with lock:
                 following = next(queue, None)
             if following is None:
                 return
             _run_one(worker, *following, folder, board, tasks)
 
-    pool = ThreadPoolExecutor(max_workers=jobs)
-    try:
-        running = [pool.submit(work, worker) for worker in workers]
-        finished, _ = wait(running, return_when=FIRST_EXCEPTION)
-        for one in finished:
-            one.result()
-    except BaseException:
-        with lock:
-            queue = iter(())
-        raise
-    finally:
-        for worker in workers:
-            worker.stop()
-        pool.shutdown(wait=True)
-        for worker in workers:
-            worker.close()
+    in_workers(jobs, work)
 
 
 def _run_one(worker: Worker, cell: Cell, seed: int, folder: Path, board: _Board, tasks: Mapping[str, str]) -> None:
@@ -241,9 +222,3 @@ def _run_one(worker: Worker, cell: Cell, seed: int, folder: Path, board: _Board,
 def _failure(outcome: Outcome, errors: Path) -> dict[str, str]:
     said = errors.read_text(encoding="utf-8", errors="replace")[-2000:] if errors.is_file() else ""
     return {"error": outcome.error or "", "message": outcome.message, "trace": outcome.trace, "stderr": said}
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

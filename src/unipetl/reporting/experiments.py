@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
 from unipetl.experiment.directory import RunResult
 from unipetl.experiment.recipe import Recipe
 from unipetl.experiment.table import Failure
+from unipetl.reporting.sheets import Sheet
 
 #: From this share on a method trains the whole model; what it adds beside can make it a little more than one.
 WHOLE = 0.999
@@ -124,6 +125,16 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A file that says what was asked for: a plan or a search, and the command that makes it again."""
+
+    name: str
+    file: str
+    command: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Found:
     """Everything a report shows.
 
@@ -132,14 +143,16 @@ class Found:
         columns: the tasks and models, each with its experiments.
         failures: runs without a result, with the reason.
         missing: how many runs are not made yet.
-        plans: folder -> the text of its plan.
+        sources: the files that say what was asked for.
+        sheets: what else there is to show, such as which axes of a search matter.
     """
 
     title: str
     columns: tuple[Column, ...]
     failures: tuple[Failure, ...] = ()
     missing: int = 0
-    plans: Mapping[str, str] = field(default_factory=dict)
+    sources: tuple[Source, ...] = ()
+    sheets: tuple[Sheet, ...] = ()
 
     def runs(self) -> list[Run]:
         """Return every finished run."""

@@ -58,13 +58,17 @@ def scores(found: Found, column: Column) -> Picture:
 
     A method that trains all parameters is a dashed line, one that trains none a dotted one.
     """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     figure, axes = _panel("trained parameters, % of the model", column.metric.replace("_", " "))
     lines = [one for one in column.experiments if one.whole or not one.first.parameters]
     points = [one for one in column.experiments if one not in lines]
     tips: dict[str, str] = {}
     heights: list[tuple[Look, float | None, float]] = []
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if _narrow(points) else (1.0,)))
     axes.xaxis.set_major_formatter(_percent)
+    axes.xaxis.set_minor_formatter(NullFormatter())
     for one, share in zip(points, apart([100 * one.first.share for one in points]), strict=True):
         how, height = look(found, one), one.mean()
         drawn = axes.errorbar(
@@ -180,6 +184,12 @@ def _panel(across: str, up: str) -> tuple[Figure, Axes]:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(QUIET)
     return figure, axes
+
+
+def _narrow(points: Sequence[Experiment]) -> bool:
+    """Say whether the points lie so close together that an axis of whole decades would hardly have a number."""
+    shares = [one.first.share for one in points]
+    return bool(shares) and max(shares) < 20 * min(shares)
 
 
 def _percent(value: float, place: float) -> str:

@@ -31,6 +31,7 @@ def to_latex(found: Found) -> str:
     """Return the tables of a report as LaTeX to put into a paper; the package booktabs is needed."""
     sheets = [tables.overview(found)] if len(found.columns) > 1 else []
     sheets += [tables.detail(found, column, f"task{place}") for place, column in enumerate(found.columns)]
+    sheets += found.sheets
     made = "\n\n".join(_sheet(_without(one)) for one in sheets)
     return (
         f"% {' '.join(found.title.split())}\n% needs \\usepackage{{booktabs}} and \\usepackage[T1]{{fontenc}}\n{made}\n"

@@ -17,6 +17,7 @@ def to_markdown(found: Found) -> str:
     """Return the tables of a report as Markdown."""
     sheets = [tables.overview(found)] if len(found.columns) > 1 else []
     sheets += [tables.detail(found, column, f"task{place}") for place, column in enumerate(found.columns)]
+    sheets += found.sheets
     sheets += [tables.failures(found)] if found.failures else []
     sheets += [tables.environments(found)]
     parts = [f"# {escape(found.title)}", *(_sheet(one) for one in sheets)]

@@ -14,15 +14,24 @@ from unipetl.experiment.directory import RunDirectory, read_lines
 from unipetl.experiment.grid import load_plan
 from unipetl.experiment.recipe import Recipe
 from unipetl.experiment.table import DIVERGED, Failure, finite, why
-from unipetl.reporting.experiments import Column, Experiment, Found, Run
+from unipetl.reporting import searches
+from unipetl.reporting.experiments import Column, Experiment, Found, Run, Source
+from unipetl.reporting.sheets import Sheet
+from unipetl.search.definition import load_search
+from unipetl.search.result import read_result
+from unipetl.search.searching import DEFINITION
+
+#: How many points of a search are shown with their curves and places; the table has all.
+BEST_POINTS = 10
 
 
 def gather(folders: Sequence[str | Path]) -> Found:
     """Read everything that the folders hold about finished, failed and missing runs; nothing is written.
 
     Args:
-        folders: comparisons (with a plan.yaml), experiments (with seed-N inside) and single runs, in any mix. Runs of
-            the same recipe are one experiment; of two with the same seed the first counts.
+        folders: comparisons (with a plan.yaml), searches (with a search.yaml), experiments (with seed-N inside) and
+            single runs, in any mix. Runs of the same recipe are one experiment; of two with the same seed the first
+            counts.
 
     Raises:
         RunError: a folder holds none of these, or none has a finished or failed run.
@@ -40,13 +49,17 @@ def gather(folders: Sequence[str | Path]) -> Found:
 class _Reader:
     experiments: dict[tuple[str, str, str], Experiment] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
-    plans: dict[str, str] = field(default_factory=dict)
+    sources: list[Source] = field(default_factory=list)
+    sheets: list[Sheet] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     missing: int = 0
 
     def read(self, folder: Path) -> None:
         if (folder / PLAN).is_file():
             self._comparison(folder)
+            return
+        if (folder / DEFINITION).is_file():
+            self._search(folder)
             return
         runs = sorted(_runs_in(folder), key=lambda one: (len(one.name), one.name))
         if not runs:
@@ -57,12 +70,32 @@ class _Reader:
 
     def _comparison(self, folder: Path) -> None:
         plan = load_plan(folder / PLAN, tasks=None)
-        self.plans[folder.name or str(folder)] = (folder / PLAN).read_text(encoding="utf-8")
+        self._source(folder, PLAN, "compare")
         self.names.append(plan.name or folder.resolve().name)
         for cell in plan.cells():
             for seed in plan.seeds:
                 path = run_directory(folder, cell, seed)
                 self._run(path, cell.label, cell.recipe, seed, path.relative_to(folder).as_posix())
+
+    def _search(self, folder: Path) -> None:
+        definition = load_search(folder / DEFINITION, tasks=None)
+        found = read_result(folder)
+        self._source(folder, DEFINITION, "search")
+        self.names.append(definition.name or folder.resolve().name)
+        self.sheets += searches.sheets(found)
+        for one in found.best(BEST_POINTS):
+            for run in one.runs:
+                recipe, seed = RunDirectory(folder / run).read_recipe()
+                self._run(folder / run, f"point {one.number}", recipe, seed, run)
+        failed = [one for one in found.tried if one.state == "failed"]
+        self.failures += [
+            Failure(found.task, f"point {one.number}", definition.seeds[0], "failed", one.reason, (*one.runs, "")[0])
+            for one in failed
+        ]
+
+    def _source(self, folder: Path, file: str, verb: str) -> None:
+        text = (folder / file).read_text(encoding="utf-8")
+        self.sources.append(Source(folder.resolve().name, file, f"unipetl {verb} {file}", text))
 
     def _run(self, path: Path, label: str, recipe: Recipe, seed: int, shown: str) -> None:
         try:
@@ -99,7 +132,14 @@ class _Reader:
             column.append(replace(one, label=_free(one, taken)))
         made = tuple(Column(task, model, tuple(all_)) for (task, model), all_ in columns.items())
         names = self.names or [one.resolve().name for one in folders]
-        return Found(", ".join(dict.fromkeys(names)), made, tuple(self.failures), self.missing, self.plans)
+        return Found(
+            ", ".join(dict.fromkeys(names)),
+            made,
+            tuple(self.failures),
+            self.missing,
+            tuple(self.sources),
+            tuple(self.sheets),
+        )
 
 
 def _free(one: Experiment, taken: set[str]) -> str:
@@ -120,9 +160,8 @@ def _runs_in(folder: Path) -> Iterator[Path]:
 
 
 def _no_runs(folder: Path) -> str:
-    expected = (
-        "expected what `unipetl compare` or `unipetl train` wrote: a folder with plan.yaml, recipe.yaml or seed-N"
-    )
+    files = "plan.yaml, search.yaml, recipe.yaml or seed-N"
+    expected = f"expected what `unipetl compare`, `search` or `train` wrote: a folder with {files}"
     if not folder.exists():
         return f"{str(folder)!r} does not exist; {expected}."
     if not folder.is_dir():
