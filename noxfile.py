@@ -115,6 +115,14 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def ray(session: nox.Session) -> None:
+    """Compare on a local Ray cluster of two nodes, a worker of which is killed."""
+    install(session, "dev")
+    session.install("ray>=2.40")
+    session.run("pytest", "tests/experiment", "-m", "ray", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""
     install(session, "docs")
