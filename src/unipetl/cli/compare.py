@@ -105,6 +105,6 @@ def _show_plan(plan: ComparePlan, directory: Path, *, as_json: bool) -> None:
             {"path": str(directory), "plan": plan.model_dump(mode="json"), "runs": len(cells) * len(plan.seeds)}
         )
         return
-    rows = [[one.task, one.label, one.recipe.method_text(), str(list(plan.seeds))] for one in cells]
+    rows = [[one.title, one.label, one.recipe.method_text(), str(list(plan.seeds))] for one in cells]
     screen.show_table(("task", "method", "notation", "seeds"), rows)
     screen.show(f"\n{screen.counted(len(cells) * len(plan.seeds), 'run')} in {directory}")

@@ -185,7 +185,7 @@ class _Board:
             self.done += state in ("done before", "finished")
             self.failed += state == "failed"
             event = CompareProgress(
-                cell.task, cell.label, seed, state, self.done, self.failed, self.total, run, message
+                cell.title, cell.label, seed, state, self.done, self.failed, self.total, run, message
             )
             self.listener(event)
 

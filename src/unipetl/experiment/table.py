@@ -45,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """One task: its metric, and a row per method that has a result."""
+    """One task, on one model if there are several: its metric, and a row per method that has a result."""
 
     task: str
     metric: str
@@ -130,21 +130,21 @@ def read(folder: Path, plan: ComparePlan) -> Comparison:
             try:
                 result = RunDirectory(run).result()
             except RunError as error:
-                failures.append(Failure(cell.task, cell.label, seed, "RunError", str(error), _relative(run, folder)))
+                failures.append(Failure(cell.title, cell.label, seed, "RunError", str(error), _relative(run, folder)))
                 continue
             if result is not None and finite(result):
                 results.append(result)
                 continue
             if result is not None:
-                failures.append(Failure(cell.task, cell.label, seed, "RunError", DIVERGED, _relative(run, folder)))
+                failures.append(Failure(cell.title, cell.label, seed, "RunError", DIVERGED, _relative(run, folder)))
                 continue
             reason = why(run)
             if reason is None:
                 missing += 1
             else:
-                failures.append(Failure(cell.task, cell.label, seed, *reason, _relative(run, folder)))
+                failures.append(Failure(cell.title, cell.label, seed, *reason, _relative(run, folder)))
         if results:
-            tables.setdefault(cell.task, []).append((cell, results))
+            tables.setdefault(cell.title, []).append((cell, results))
     made = tuple(_table(task, rows) for task, rows in tables.items())
     return Comparison(folder, plan.name, made, tuple(failures), missing)
 
