@@ -132,6 +132,21 @@ def serve(session: nox.Session) -> None:
     session.run("pytest", "tests/serving", "tests/cli/test_serve.py", "-m", "", *session.posargs)
 
 
+def browser(session: nox.Session) -> None:
+    """Look at the report's page in the system's Chromium, at desktop and telephone width, light and dark."""
+    install(session, "dev")
+    session.install("playwright>=1.49")
+    session.run("pytest", "tests/reporting", "-m", "browser", *session.posargs)
+
+
+@nox.session
+def ray(session: nox.Session) -> None:
+    """Compare on a local Ray cluster of two nodes, a worker of which is killed."""
+    install(session, "dev")
+    session.install("ray>=2.40")
+    session.run("pytest", "tests/experiment", "-m", "ray", *session.posargs)
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation; a warning is an error."""

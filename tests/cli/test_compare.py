@@ -74,8 +74,8 @@ def told(monkeypatch):
     """Let nothing run; return what compare was asked for."""
     asked = []
 
-    def compare(plan, directory, *, jobs, progress, replace):
-        asked.append({"plan": plan, "directory": directory, "jobs": jobs, "replace": replace})
+    def compare(plan, directory, *, jobs, progress, replace, ray):
+        asked.append({"plan": plan, "directory": directory, "jobs": jobs, "replace": replace, "ray": ray})
         return Comparison(directory, plan.name, (), (), 0)
 
     monkeypatch.setattr(comparing, "compare", compare)
@@ -85,9 +85,11 @@ def told(monkeypatch):
 def test_a_directory_is_gone_on_with(told, tmp_path):
     (tmp_path / "plan.yaml").write_text(PLAN)
     assert data("compare", tmp_path)["failures"] == []
-    assert told == [{"plan": load_plan(tmp_path / "plan.yaml"), "directory": tmp_path, "jobs": 1, "replace": False}]
+    usual = {"plan": load_plan(tmp_path / "plan.yaml"), "directory": tmp_path, "jobs": 1, "replace": False, "ray": None}
+    assert told == [usual]
     call("compare", tmp_path, "--replace")
-    assert told[1]["replace"]
+    call("compare", tmp_path, "--ray", "auto")
+    assert told[1:] == [{**usual, "replace": True}, {**usual, "ray": "auto"}]
 
 
 def test_methods_stand_side_by_side_and_a_failure_is_exit_code_one(monkeypatch, tmp_path):

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from experiment.toy_task import parity, with_the_tests
-from unipetl.errors import RunError, TaskError
+from unipetl.errors import RecipeError, RunError, TaskError
 from unipetl.experiment import ComparePlan, compare, load_plan, report, run
 from unipetl.experiment.comparing import failure_file, run_directory
 from unipetl.experiment.plot import draw
@@ -222,6 +222,38 @@ def test_the_tables_come_from_the_runs(tmp_path):
     assert len(damaged.tables[0].rows[0].scores) == 1
     assert damaged.tables[0].rows[0].std is None
     assert "metrics.json' is damaged" in damaged.failures[0].message
+
+
+def test_models_are_a_part_of_the_grid(tmp_path):
+    methods = {"zero-shot": "none", "LoRA": "lora(rank=2)"}
+    tasks = {"parity": {}, "backwards": {"model": "its own"}}
+    whole = plan(methods=methods, seeds=[0], tasks=tasks, models=["small", "large"])
+    grid = [(cell.title, cell.label, cell.recipe.model) for cell in whole.cells()]
+    assert grid == [
+        ("parity, small", "zero-shot", "small"),
+        ("parity, small", "LoRA", "small"),
+        ("parity, large", "zero-shot", "large"),
+        ("parity, large", "LoRA", "large"),
+        ("backwards", "zero-shot", "its own"),
+        ("backwards", "LoRA", "its own"),
+    ]
+    assert len({cell.folder() for cell in whole.cells()}) == 6
+    only = plan(methods=methods, seeds=[0], models=["small", "large"])
+    found = report(made_here(only, tmp_path))
+    assert [(table.task, len(table.rows)) for table in found.tables] == [("parity, small", 2), ("parity, large", 2)]
+    assert load_plan(tmp_path / "plan.yaml", tasks=["parity"]) == only
+    with pytest.raises(RecipeError, match=r"models.1: expected a folder or a name on the hub, once; found 'small'"):
+        plan(models=["small", "small"])
+
+
+def test_a_diverged_run_counts_in_no_mean(tmp_path):
+    whole = plan(methods={"LoRA": "lora(rank=2)"})
+    made_here(whole, tmp_path)
+    path = run_directory(tmp_path, next(whole.cells()), 1) / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"score": None}))
+    found = report(tmp_path)
+    assert set(found.tables[0].rows[0].scores) == {0}
+    assert "not a number" in found.failures[0].message
 
 
 def test_a_directory_keeps_its_comparison(tmp_path):

@@ -57,7 +57,8 @@ def test_a_run_leaves_everything_about_it(tmp_path, task):
     phases = []
     result = run(recipe(task), 3, tmp_path / "run", task=TASKS[task], progress=lambda p: phases.append(p.phase))
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"recipe.yaml", "environment.json", "log.jsonl", "adapter", "predictions.jsonl", "metrics.json"}
+    files = {"recipe.yaml", "environment.json", "plan.json", "log.jsonl", "predictions.jsonl", "metrics.json"}
+    assert names == {*files, "adapter"}
     assert list(dict.fromkeys(phases)) == ["prepare", "attach", "train", "evaluate", "save", "done"]
     assert result.seed == 3
     assert result.steps == 6

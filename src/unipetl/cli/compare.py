@@ -21,6 +21,7 @@ EXAMPLES = examples(
     ("a plan of your own, four runs at once", "unipetl compare plan.yaml -o runs/mine --jobs 4"),
     ("go on with what was interrupted", "unipetl compare runs/mine"),
     ("every method at the size that half a percent buys", "unipetl compare plan.yaml --budget 0.5%"),
+    ("on a Ray cluster", "unipetl compare plan.yaml --ray auto"),
     ("what would run", "unipetl compare plan.yaml --dry-run"),
 )
 DEMO_JOBS = 4  # the demo's models are too small to use more than one core each
@@ -37,6 +38,9 @@ def command(
     ] = None,
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", min=1, help="Runs at once; else 1, and in the demo one per core.")
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option("--ray", metavar="ADDRESS", help="Run on a Ray cluster, such as auto or HOST:6379.")
     ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the plan of another comparison there; its runs stay.")
@@ -69,7 +73,7 @@ def command(
     at_once = jobs or (min(os.cpu_count() or 1, DEMO_JOBS) if demo else 1)
     again = f"`unipetl compare {directory}` goes on with what is missing."
     with resumable(again), compared() as listener:
-        found = compare(chosen, directory, jobs=at_once, progress=listener, replace=replace)
+        found = compare(chosen, directory, jobs=at_once, progress=listener, replace=replace, ray=ray)
     if as_json:
         screen.show_json({"path": str(directory), **found.to_dict()})
     else:
@@ -113,6 +117,6 @@ def _show_plan(plan: ComparePlan, directory: Path, *, as_json: bool) -> None:
             {"path": str(directory), "plan": plan.model_dump(mode="json"), "runs": len(cells) * len(plan.seeds)}
         )
         return
-    rows = [[one.task, one.label, one.recipe.method_text(), str(list(plan.seeds))] for one in cells]
+    rows = [[one.title, one.label, one.recipe.method_text(), str(list(plan.seeds))] for one in cells]
     screen.show_table(("task", "method", "notation", "seeds"), rows)
     screen.show(f"\n{screen.counted(len(cells) * len(plan.seeds), 'run')} in {directory}")

@@ -21,8 +21,10 @@ from unipetl.cli import (
     params,
     predict,
     push,
+    report,
     reproduce,
     schema,
+    search,
     serve,
     train,
 )
@@ -48,8 +50,8 @@ app = typer.Typer(
 
 #: The verbs, in the order of the help. Each is a module with a ``command`` and its EXAMPLES.
 VERBS = (
-    methods, params, train, evaluate, predict, compare, reproduce, inspect, fold, merge, import_, export, push, serve,
-    schema, fetch, doctor,
+    methods, params, train, evaluate, predict, compare, search, report, reproduce, inspect, fold, merge, import_,
+    export, push, serve, schema, fetch, doctor,
 )  # fmt: skip
 #: What each verb is called; `import` is a word of Python's, so its module has a longer name.
 NAMES = {verb.__name__.rpartition(".")[2].rstrip("_"): verb for verb in VERBS}

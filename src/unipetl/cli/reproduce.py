@@ -13,7 +13,8 @@ import typer
 from unipetl.cli import screen
 from unipetl.cli.options import Budget, Json, Rule, examples
 from unipetl.cli.reproduced import show_claims, show_planned, show_reproduced, show_small
-from unipetl.cli.train import set_field
+from unipetl.cli.settings import set_field
+from unipetl.cli.train import PARTS
 from unipetl.cli.watching import compared, hushed, resumable
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def command(
 
 
 def _changed(setting: str, data: dict[str, Any]) -> None:
-    set_field(data, setting)
+    set_field(data, setting, PARTS)
 
 
 def _refuse(given: dict[str, object], belongs: str) -> None:

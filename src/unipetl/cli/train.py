@@ -12,6 +12,7 @@ import typer
 from unipetl.cli import screen
 from unipetl.cli.options import Budget, Json, Rule, examples, read_method
 from unipetl.cli.results import result_data, seed_directory, show_results
+from unipetl.cli.settings import set_field
 from unipetl.cli.watching import hushed, resumable, watched
 
 if TYPE_CHECKING:
@@ -126,28 +127,8 @@ def _recipe(path: Path | None, given: dict[str, Any], settings: Sequence[str]) -
     data: dict[str, Any] = {} if path is None else load_recipe(path).resolved()
     data |= given
     for setting in settings:
-        set_field(data, setting)
+        set_field(data, setting, PARTS)
     missing = [f"--{name}" for name in ("task", "method") if name not in data]
     if missing:
         raise typer.BadParameter(f"name a recipe file, or give {' and '.join(missing)}.", param_hint="RECIPE")
     return Recipe(**data)
-
-
-def set_field(data: dict[str, Any], setting: str) -> None:
-    """Set what ``name=value`` says; the value is read as YAML."""
-    import yaml
-
-    name, sign, text = setting.partition("=")
-    if not sign or not name:
-        raise typer.BadParameter(f"expected NAME=VALUE, found {setting!r}.", param_hint="--set")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
-    part, dot, entry = name.partition(".")
-    if dot and part in PARTS:
-        before = data.get(part, {})
-        if isinstance(before, dict):  # the recipe refuses anything else
-            data[part] = {**before, entry: value}
-    else:
-        data[name] = value

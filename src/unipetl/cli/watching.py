@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from unipetl.experiment import CompareProgress, Progress
     from unipetl.experiment.progress import Listener
+    from unipetl.search import SearchProgress
 
 DOING = {
     "prepare": "preparing the data and the model",
@@ -73,6 +74,37 @@ def compared() -> Iterator[Callable[[CompareProgress], None]]:
         return
     with _bar() as bar:
         yield _compared_on_bars(bar)
+
+
+@contextmanager
+def searched() -> Iterator[Callable[[SearchProgress], None]]:
+    """Give a listener that shows how a search goes on, on standard error."""
+    with hushed(), _bar() if sys.stderr.isatty() else nullcontext() as bar:
+        yield _searched_in_lines if bar is None else _searched_on_bars(bar)
+
+
+def _searched_in_lines(event: SearchProgress) -> None:
+    if event.state in ("finished", "pruned", "failed"):
+        said = f": {event.message}" if event.message else "" if event.score is None else f", {event.score:.4f}"
+        screen.say(f"[{event.done}/{event.total}] {event.state}: point {event.number}, {event.label}{said}")
+
+
+def _searched_on_bars(bar: Bar) -> Callable[[SearchProgress], None]:
+    whole = bar.add_task("points", total=None, loss="")
+    running: dict[int, tuple[TaskID, Listener]] = {}
+
+    def listen(event: SearchProgress) -> None:
+        bar.update(whole, completed=event.done, total=event.total)
+        if event.state == "started":
+            line = bar.add_task(f"{event.label}: starting", total=None, loss="")
+            running[event.number] = line, _update(bar, line, event.label)
+        elif event.state == "running" and event.run is not None and event.number in running:
+            running[event.number][1](event.run)
+        elif event.number in running:
+            bar.remove_task(running.pop(event.number)[0])
+            bar.console.print(f"{event.state}: point {event.number}, {event.label}", markup=False, highlight=False)
+
+    return listen
 
 
 def _compared_in_lines(event: CompareProgress) -> None:

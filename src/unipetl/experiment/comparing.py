@@ -10,10 +10,9 @@ It can be interrupted at any time and called again.
 
 from __future__ import annotations
 
-import os
+import importlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,7 +21,7 @@ from unipetl.errors import RunError
 from unipetl.experiment.directory import RunDirectory, write_json
 from unipetl.experiment.grid import Cell, ComparePlan, load_plan
 from unipetl.experiment.lock import alone
-from unipetl.experiment.pool import Outcome, Worker
+from unipetl.experiment.pool import Outcome, Worker, in_workers
 from unipetl.experiment.progress import Progress
 from unipetl.experiment.table import Comparison, report
 from unipetl.experiment.worker import Spec
@@ -64,6 +63,7 @@ def compare(
     progress: CompareListener | None = None,
     tasks: Mapping[str, str] | None = None,
     replace: bool = False,
+    ray: str | None = None,
 ) -> Comparison:
     """Run every method of ``plan`` on every task with every seed, and put the results side by side.
 
@@ -75,18 +75,23 @@ def compare(
         progress: called from one thread at a time as things happen.
         tasks: name -> ``module:object`` for tasks that are not unipetl's.
         replace: put the plan in the place of another comparison's; no run is removed.
+        ray: the address of a Ray cluster, which then makes the runs, as many at once as it has room for; None for
+            processes on this machine. A run whose worker is lost is tried again.
 
     Returns:
         The tables, and why the runs that failed did. The same is in ``directory`` as JSON, Markdown and a picture.
 
     Raises:
         RunError: the directory holds something else or another comparison, another process is at work there, or
-            ``jobs`` is no positive number.
+            ``jobs`` is no positive number, or no cluster answers.
+        MissingPackageError: ``ray`` is given, and Ray is not installed.
         TaskError: a task with runs to make is neither unipetl's nor in ``tasks``.
         KeyboardInterrupt: after every run's process has been ended; call again to go on.
     """
     if jobs < 1:
         raise RunError(f"jobs: expected a positive number, found {jobs}.")
+    if ray is not None:
+        importlib.import_module("unipetl.experiment.on_ray").installed()
     folder = Path(directory)
     with alone(folder):
         there = _plan_in(folder)
@@ -103,7 +108,9 @@ def compare(
         for (cell, seed), finished in zip(todo, done, strict=True):
             if finished:
                 board.tell(cell, seed, "done before")
-        if waiting:
+        if waiting and ray is not None:
+            _run_on_ray(waiting, folder, ray, board, tasks or {})
+        elif waiting:
             _run_all(waiting, folder, min(jobs, len(waiting)), board, tasks or {})
         return report(folder, plan)
 
@@ -178,56 +185,58 @@ class _Board:
             self.done += state in ("done before", "finished")
             self.failed += state == "failed"
             event = CompareProgress(
-                cell.task, cell.label, seed, state, self.done, self.failed, self.total, run, message
+                cell.title, cell.label, seed, state, self.done, self.failed, self.total, run, message
             )
             self.listener(event)
 
 
 def _run_all(waiting: list[tuple[Cell, int]], folder: Path, jobs: int, board: _Board, tasks: Mapping[str, str]) -> None:
-    threads = max(1, _cores() // jobs)
-    workers = [Worker(threads) for _ in range(jobs)]
     queue = iter(waiting)
     lock = threading.Lock()
 
     def work(worker: Worker) -> None:
-        while True:
+        while not worker.stopped:
             with lock:
                 following = next(queue, None)
             if following is None:
                 return
-            _run_one(worker, *following, folder, board, tasks)
+            cell, seed = following
+            path = _specify(cell, seed, folder, tasks)
+            board.tell(cell, seed, "started")
+            outcome = worker.run(path, lambda inner: board.tell(cell, seed, "running", inner))  # noqa: B023 - called here
+            if not worker.stopped:
+                _settle(cell, seed, folder, outcome, board)
 
-    pool = ThreadPoolExecutor(max_workers=jobs)
-    try:
-        running = [pool.submit(work, worker) for worker in workers]
-        finished, _ = wait(running, return_when=FIRST_EXCEPTION)
-        for one in finished:
-            one.result()
-    except BaseException:
-        with lock:
-            queue = iter(())
-        raise
-    finally:
-        for worker in workers:
-            worker.stop()
-        pool.shutdown(wait=True)
-        for worker in workers:
-            worker.close()
+    in_workers(jobs, work)
 
 
-def _run_one(worker: Worker, cell: Cell, seed: int, folder: Path, board: _Board, tasks: Mapping[str, str]) -> None:
+def _run_on_ray(
+    waiting: list[tuple[Cell, int]], folder: Path, address: str, board: _Board, tasks: Mapping[str, str]
+) -> None:
+    from unipetl.experiment.on_ray import run_all
+
+    specs = {}
+    for number, (cell, seed) in enumerate(waiting):
+        specs[number] = _specify(cell, seed, folder, tasks)
+        board.tell(cell, seed, "started")
+    run_all(specs, address, lambda number, outcome: _settle(*waiting[number], folder, outcome, board))
+
+
+def _specify(cell: Cell, seed: int, folder: Path, tasks: Mapping[str, str]) -> Path:
+    """Write what is to run beside the run's directory."""
     run = run_directory(folder, cell, seed)
     run.parent.mkdir(parents=True, exist_ok=True)
-    failure = failure_file(run)
     errors = run.with_name(f"{run.name}.stderr.txt")
-    spec = Spec(cell.recipe.resolved(), seed, str(run), str(errors), tasks.get(cell.task))
     path = run.with_name(f"{run.name}.spec.json")
-    write_json(path, asdict(spec))
-    board.tell(cell, seed, "started")
-    outcome = worker.run(path, lambda inner: board.tell(cell, seed, "running", inner))
-    if worker.stopped:
-        return
-    path.unlink(missing_ok=True)
+    write_json(path, asdict(Spec(cell.recipe.resolved(), seed, str(run), str(errors), tasks.get(cell.task))))
+    return path
+
+
+def _settle(cell: Cell, seed: int, folder: Path, outcome: Outcome, board: _Board) -> None:
+    """Keep how a run ended."""
+    run = run_directory(folder, cell, seed)
+    failure, errors = failure_file(run), run.with_name(f"{run.name}.stderr.txt")
+    run.with_name(f"{run.name}.spec.json").unlink(missing_ok=True)
     if errors.is_file() and not errors.stat().st_size:
         errors.unlink()
     if outcome.error is None:
@@ -241,9 +250,3 @@ def _run_one(worker: Worker, cell: Cell, seed: int, folder: Path, board: _Board,
 def _failure(outcome: Outcome, errors: Path) -> dict[str, str]:
     said = errors.read_text(encoding="utf-8", errors="replace")[-2000:] if errors.is_file() else ""
     return {"error": outcome.error or "", "message": outcome.message, "trace": outcome.trace, "stderr": said}
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -2,6 +2,7 @@
 
 recipe.yaml          the resolved recipe, with this run's seed alone
 environment.json     versions, machine, threads, seed
+plan.json            what the method changes where, and how many parameters each place has; absent for zero-shot
 log.jsonl            one line per logged step
 checkpoints/         while it trains; gone when it is done
 adapter/             the trained attachment, as unipetl.save writes it
@@ -83,6 +84,11 @@ class RunDirectory:
     def environment(self) -> Path:
         """What it ran on."""
         return self.path / "environment.json"
+
+    @property
+    def plan(self) -> Path:
+        """What the method changes where, and how many parameters each place has; absent for zero-shot."""
+        return self.path / "plan.json"
 
     @property
     def log(self) -> Path:
@@ -181,7 +187,7 @@ class RunDirectory:
         """Remove what an earlier attempt left, but for the recipe."""
         for folder in (self.checkpoints, self.adapter):
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.metrics, self.log, self.predictions, self.environment):
+        for file in (self.metrics, self.log, self.predictions, self.environment, self.plan):
             file.unlink(missing_ok=True)
 
 

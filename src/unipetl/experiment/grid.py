@@ -1,4 +1,4 @@
-"""A comparison as data: methods × tasks × seeds, with shared and particular training arguments.
+"""A comparison as data: methods × tasks × models × seeds, with shared and particular training arguments.
 
 For example::
 
@@ -7,7 +7,8 @@ For example::
     training: {num_train_epochs: 3, learning_rate: 1e-3}
     methods: {zero-shot: none, lora: lora(rank=8), full: {method: full, training: {learning_rate: 1e-4}}}
 
-A task may be a mapping with its own ``model``, limits, ``options``, ``training``, and ``methods`` that differ there.
+With ``models: [roberta-base, bert-base-uncased]`` every task runs on each. A task may be a mapping with its own
+``model``, limits, ``options``, ``training``, and ``methods`` that differ there.
 """
 
 from __future__ import annotations
@@ -93,16 +94,30 @@ def _methods(value: Any) -> Any:
     return {str(label): one if _is_part(one) else {"method": one} for label, one in value.items()}
 
 
+def _models(value: Any) -> Any:
+    names = [value] if isinstance(value, str) else value
+    for place, name in enumerate(names if isinstance(names, (list, tuple)) else ()):
+        if not isinstance(name, str) or not name or name in names[:place]:
+            raise fault(Fault((place,), f"expected a folder or a name on the hub, once; found {name!r}."))
+    return names
+
+
 def _is_part(value: Any) -> bool:
     return isinstance(value, MethodPart) or (isinstance(value, Mapping) and "modifications" not in value)
 
 
 class Cell(NamedTuple):
-    """One recipe of a comparison, with the label of its method."""
+    """One recipe of a comparison, with the label of its method, and the model if it is one of several."""
 
     task: str
     label: str
     recipe: Recipe
+    model: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The task, and the model if it is one of several: what has a table of its own."""
+        return self.task if self.model is None else f"{self.task}, {self.model}"
 
     def folder(self) -> str:
         """Return where its seeds' runs lie: a name for people, and the hash for sure."""
@@ -116,6 +131,7 @@ class ComparePlan(Checked):
     Args:
         tasks: names of tasks, or a mapping of them to what is particular there.
         methods: label -> method; a method is its notation or a [MethodPart][]. A list labels each by its text.
+        models: every task runs on each, but for those with a model of their own; none is the task's own.
         seeds: every method runs on every task with each.
         limit, evaluation_limit, training: for all, where neither task nor method says otherwise. A training
             argument is taken from the method on the task, else the method, the task, or here.
@@ -124,6 +140,7 @@ class ComparePlan(Checked):
 
     tasks: Annotated[dict[str, TaskPart], BeforeValidator(_tasks)]
     methods: Annotated[dict[str, MethodPart], BeforeValidator(_methods)]
+    models: Annotated[tuple[str, ...], BeforeValidator(_models)] = ()
     seeds: Seeds = (0,)
     limit: Count | None = None
     evaluation_limit: Count | None = None
@@ -139,23 +156,29 @@ class ComparePlan(Checked):
         return self
 
     def cells(self) -> Iterator[Cell]:
-        """Return every recipe, task by task, in the order of the methods."""
-        for task, part in self.tasks.items():
-            for label, one in self.methods.items():
-                here = part.methods.get(label, Override())
-                recipe = Recipe(
-                    task=task,
-                    method=one.method if here.method is None else here.method,
-                    model=part.model,
-                    seeds=self.seeds,
-                    train_head=one.train_head,
-                    limit=part.limit or self.limit,
-                    evaluation_limit=part.evaluation_limit or self.evaluation_limit,
-                    options=part.options,
-                    training={**self.training, **part.training, **one.training, **here.training},
-                    name=label,
-                )
-                yield Cell(task, label, recipe)
+        """Return every recipe, task by task and model by model, in the order of the methods."""
+        grid = (
+            (task, part, model, label)
+            for task, part in self.tasks.items()
+            for model in ((None,) if part.model or not self.models else self.models)
+            for label in self.methods
+        )
+        for task, part, model, label in grid:
+            one = self.methods[label]
+            here = part.methods.get(label, Override())
+            recipe = Recipe(
+                task=task,
+                method=one.method if here.method is None else here.method,
+                model=part.model or model,
+                seeds=self.seeds,
+                train_head=one.train_head,
+                limit=part.limit or self.limit,
+                evaluation_limit=part.evaluation_limit or self.evaluation_limit,
+                options=part.options,
+                training={**self.training, **part.training, **one.training, **here.training},
+                name=label,
+            )
+            yield Cell(task, label, recipe, model)
 
     def save(self, path: str | Path) -> Path:
         """Write the plan as YAML, atomically."""
@@ -222,4 +245,5 @@ def plan_schema() -> dict[str, Any]:
         "anyOf": [names, {**methods, "additionalProperties": {"anyOf": [part, method]}}],
     }
     schema["properties"]["seeds"] = seeds_schema()
+    schema["properties"]["models"] = {"anyOf": [{"type": "string"}, {**names, "minItems": 0}], "default": []}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "unipetl comparison plan"}

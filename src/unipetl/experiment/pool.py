@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +68,14 @@ class Worker:
         return outcome or self._ended(process.wait())
 
     def stop(self) -> None:
-        """End the process and whatever it runs."""
+        """End the process and whatever it runs, for good."""
         with self._lock:
             self.stopped = True
+        self.cancel()
+
+    def cancel(self) -> None:
+        """End the process and whatever it runs; the next spec gets a new one."""
+        with self._lock:
             process = self._process
         if process is None:
             return
@@ -116,6 +122,32 @@ class Worker:
             hint = " (the system does this when memory runs out)" if name == "SIGKILL" else ""
             return Outcome("Killed", f"the run's process was ended by {name}{hint}")
         return Outcome("Ended", f"the run's process ended with status {status}")
+
+
+def in_workers(jobs: int, work: Callable[[Worker], None]) -> None:
+    """Call ``work`` in ``jobs`` threads, each with a worker of its own; the cores are shared out among them.
+
+    Whatever is raised, an interrupt too, stops every worker first: ``work`` must return soon after ``worker.stopped``.
+    """
+    workers = [Worker(max(1, _cores() // jobs)) for _ in range(jobs)]
+    threads = ThreadPoolExecutor(max_workers=jobs)
+    try:
+        running = [threads.submit(work, worker) for worker in workers]
+        finished, _ = wait(running, return_when=FIRST_EXCEPTION)
+        for one in finished:
+            one.result()
+    finally:
+        for worker in workers:
+            worker.stop()
+        threads.shutdown(wait=True)
+        for worker in workers:
+            worker.close()
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _close(process: subprocess.Popen[str]) -> None:

@@ -95,7 +95,7 @@ class _Run:
         base_parameters = sum(one.numel() for one in prepared.model.parameters())
         plan = self._attach(prepared)
         given = training_arguments(self.recipe, self.seed, prepared, self.task, self.files.checkpoints)
-        with self._begun(prepared):
+        with self._begun(prepared, plan):
             trainer = make_trainer(given, prepared, self.task, arguments.own(self.recipe.training))
             steps, seconds = self._train(trainer) if plan is not None else (0, 0.0)
             self.listener(Progress("evaluate", total=len(prepared.evaluation)))
@@ -130,7 +130,7 @@ class _Run:
         return result
 
     @contextmanager
-    def _begun(self, prepared: Prepared) -> Iterator[None]:
+    def _begun(self, prepared: Prepared, plan: Plan | None) -> Iterator[None]:
         """Write the first files, and say what transformers finds wrong only while it works.
 
         A new run that it gives up before the first checkpoint leaves nothing, so that mended arguments may follow.
@@ -141,6 +141,8 @@ class _Run:
             self.files.empty()
         told = {"notes": list(prepared.notes), "metrics": dict(prepared.signatures)}
         write_json(self.files.environment, {**surroundings.describe(self.seed), **told})
+        if plan is not None:
+            write_json(self.files.plan, {**plan.to_dict(), "head": list(plan.head)})
         try:
             yield
         except PetlError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from unipetl.errors import RunError
 from unipetl.experiment.directory import RunDirectory, RunResult, write_json
 from unipetl.experiment.grid import Cell, ComparePlan, load_plan
 from unipetl.files import write_text
+
+#: Why a run whose score is no number has no place in a mean.
+DIVERGED = "its score is not a number; the training diverged, a lower learning rate may help"
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """One task: its metric, and a row per method that has a result."""
+    """One task, on one model if there are several: its metric, and a row per method that has a result."""
 
     task: str
     metric: str
@@ -126,23 +130,33 @@ def read(folder: Path, plan: ComparePlan) -> Comparison:
             try:
                 result = RunDirectory(run).result()
             except RunError as error:
-                failures.append(Failure(cell.task, cell.label, seed, "RunError", str(error), _relative(run, folder)))
+                failures.append(Failure(cell.title, cell.label, seed, "RunError", str(error), _relative(run, folder)))
                 continue
-            if result is not None:
+            if result is not None and finite(result):
                 results.append(result)
                 continue
-            why = _why(run)
-            if why is None:
+            if result is not None:
+                failures.append(Failure(cell.title, cell.label, seed, "RunError", DIVERGED, _relative(run, folder)))
+                continue
+            reason = why(run)
+            if reason is None:
                 missing += 1
             else:
-                failures.append(Failure(cell.task, cell.label, seed, *why, _relative(run, folder)))
+                failures.append(Failure(cell.title, cell.label, seed, *reason, _relative(run, folder)))
         if results:
-            tables.setdefault(cell.task, []).append((cell, results))
+            tables.setdefault(cell.title, []).append((cell, results))
     made = tuple(_table(task, rows) for task, rows in tables.items())
     return Comparison(folder, plan.name, made, tuple(failures), missing)
 
 
-def _why(run: Path) -> tuple[str, str] | None:
+def finite(result: RunResult) -> bool:
+    """Say whether a run's score is a number: what is none is null in its file."""
+    score: object = result.score
+    return isinstance(score, (int, float)) and math.isfinite(score)
+
+
+def why(run: Path) -> tuple[str, str] | None:
+    """Return the error and its message that a run without a result left beside its directory; None if it left none."""
     file = run.with_name(f"{run.name}.failed.json")
     if not file.is_file():
         return None

@@ -92,7 +92,12 @@ def _whole(spec: Spec, events: TextIO) -> None:
 
     def listen(progress: Progress) -> None:
         nonlocal told
-        if progress.phase != "train" or progress.step == progress.total or time.monotonic() - told > POLL:
+        if (
+            progress.values
+            or progress.phase != "train"
+            or progress.step == progress.total
+            or time.monotonic() - told > POLL
+        ):
             told = time.monotonic()
             _tell(events, **asdict(progress))
 
