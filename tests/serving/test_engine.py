@@ -77,6 +77,21 @@ def test_mixed_writing_is_what_predict_says(request, which):
     assert len({answer["text"] for answer in answers}) > 3
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+def test_writing_stops_once_nobody_waits(writing, beams):
+    _, served = writing
+    reader, lane = served[0].reader, served[0].lane
+    settings = {**reader.generation, "num_beams": beams, "min_length": 9, "max_new_tokens": 9}
+    asked = []
+
+    def wanted():
+        asked.append(1)
+        return len(asked) < 3
+
+    lane.generate([reader.encode(TEXTS[0])], [served[0].key], settings, wanted=wanted)
+    assert len(asked) == 3
+
+
 def test_embeddings_are_pooled_hidden_states(many, writing):
     for engine, served in (many, writing):
         lane = max(by_lane(served), key=len)

@@ -59,3 +59,19 @@ async def test_what_was_accepted_is_answered_after_the_signal(classifiers):
         assert len(asked) == len(TEXTS)
         assert lines[-1]["message"] == "stopped; everything accepted was answered"
         assert "w1" not in "".join(server.lines), "texts are not logged"
+
+
+@serving
+async def test_what_takes_longer_than_the_grace_time_is_given_up_and_said(causal):
+    with Running(f"lora={causal['lora']}", "--grace", 1, "--timeout", 600) as server:
+        async with httpx.AsyncClient(base_url=server.url(), timeout=120) as client:
+            await listening(client)
+            body = {"attachment": "lora", "inputs": ["w1 w2"] * 64, "max_new_tokens": 200, "min_new_tokens": 200}
+            asked = asyncio.create_task(client.post("/v1/generate", json={**body, "sampling": {"seed": 1}}))
+            while not (await client.get("/health")).json()["waiting"]:
+                await asyncio.sleep(0.05)
+            server.process.send_signal(signal.SIGTERM)
+            (outcome,) = await asyncio.gather(asked, return_exceptions=True)
+        assert isinstance(outcome, httpx.RemoteProtocolError) or outcome.status_code >= 500
+        assert server.end() == 1
+        assert "given up" in server.lines[-1]
