@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unipetl.reporting.experiments import Column, Experiment, Found
 from unipetl.reporting.svg import GRID, INK, QUIET, SERIES
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MARKERS = "osD^vPX<>*"
 LINES = ("solid", "dashed", "dashdot", "dotted")
 SIZE = (4.6, 3.6)  # inches of 72 points: near a telephone's width, so that text keeps its size there
+EDGE = 0.95  # where the numbers stand, as a part of the panel's width
 BANDS = 4  # methods; the bands of more would hide each other
 
 
@@ -45,12 +46,13 @@ def look(found: Found, one: Experiment) -> Look:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, the text that stands for it, what its points say (gid -> text), and how to read it."""
+    """A figure, the text that stands for it, what its points say (gid -> text), how to read it, what is drawn."""
 
     figure: Figure
     alternative: str
     tips: dict[str, str]
     reading: str = ""
+    drawn: frozenset[str] = frozenset()
 
 
 def scores(found: Found, column: Column) -> Picture:
@@ -79,7 +81,8 @@ def scores(found: Found, column: Column) -> Picture:
         heights.append((how, share, height))
     for one in lines:
         how, style = look(found, one), (INK, "dashed") if one.whole else (QUIET, "dotted")
-        axes.axhline(one.mean(), color=style[0], linestyle=style[1], linewidth=1.4, zorder=1, gid=f"line{how.number}")
+        drawn_as: dict[str, Any] = {"color": style[0], "linestyle": style[1], "gid": f"line{how.number}"}
+        axes.axhline(one.mean(), xmax=EDGE, linewidth=1.4, zorder=1, **drawn_as)
         if one.whole and one.std() is not None:
             low, high = one.mean() - (one.std() or 0), one.mean() + (one.std() or 0)
             axes.axhspan(low, high, color=GRID, alpha=0.5, linewidth=0, zorder=0)
@@ -89,6 +92,11 @@ def scores(found: Found, column: Column) -> Picture:
         shares = apart([100 * one.first.share for one in points])
         room = max(math.log10(max(shares) / min(shares)), 0.6)
         axes.set_xlim(min(shares) / 10 ** (0.1 * room), max(shares) * 10 ** (0.25 * room))
+    axes.margins(y=0.08)
+    low, high = axes.get_ylim()
+    levels = [height for _, _, height in heights]
+    room = 0.04 * (high - low)
+    axes.set_ylim(min(low, min(levels) - room), max(high, max(levels) + room))
     _numbers(axes, heights)
     best = " and ".join(f"{one.label} with {one.mean():.2f}" for one in column.best())
     said = f"{column.title}: {len(points)} methods, trained parameters against {column.metric}"
@@ -127,7 +135,7 @@ def curves(found: Found, column: Column, key: str) -> Picture | None:
     _numbers(axes, ends)
     said = f"{column.title}: {key.replace('_', ' ')} by step, a line for each of {len(drawn)} methods."
     bands = " Bands reach from the lowest to the highest seed." if len(drawn) <= BANDS else ""
-    return Picture(figure, said, tips, f"Means over seeds.{bands}")
+    return Picture(figure, said, tips, f"Means over seeds.{bands}", frozenset(one.label for one, _ in drawn))
 
 
 def series(one: Experiment, key: str) -> list[tuple[int, list[float]]]:
@@ -210,7 +218,7 @@ def _numbers(axes: Axes, ends: Sequence[tuple[Look, float | None, float]]) -> No
         limit = top - step / 2 if at == len(places) - 1 else places[at + 1] - step
         places[at] = min(places[at], limit)
     log = axes.get_xscale() == "log"
-    edge = 10 ** (math.log10(right) - 0.05 * math.log10(right / left)) if log else right - 0.05 * (right - left)
+    edge = 10 ** (math.log10(left) + EDGE * math.log10(right / left)) if log else left + EDGE * (right - left)
     for (how, x, height), place in zip(ordered, places, strict=True):
         joined = {"arrowstyle": "-", "color": how.color, "linewidth": 0.6, "alpha": 0.7, "shrinkA": 0, "shrinkB": 3}
         axes.annotate(

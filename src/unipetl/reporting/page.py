@@ -145,7 +145,8 @@ def _curves(found: Found, column: Column, drawings: Drawings, place: int) -> Ite
         if picture is not None:
             svg = drawings.add(picture.figure, f"curves{place}-{number}", picture.alternative, picture.tips)
             caption = f"{column.title}: {said[key].replace('_', ' ')}. {picture.reading}"
-            yield Figure(caption, svg, _legend(found, column))
+            legend = tuple(entry for entry in _legend(found, column) if entry[2] in picture.drawn)
+            yield Figure(caption, svg, legend)
 
 
 def _legend(found: Found, column: Column) -> tuple[tuple[int, str, str], ...]:
