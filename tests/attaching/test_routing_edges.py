@@ -184,10 +184,3 @@ def test_rows_that_do_not_come_first():
     names = attach_all(model, ["lora(rank=2, at=[ffn.up])", "lora(rank=2, at=[ffn.up])"])
     with pytest.raises(AttachError, match="sees no rows"), unipetl.routed(model, names):
         pass
-
-
-def test_embeddings_are_refused():
-    model = build("llama")
-    names = attach_all(model, ["lora(rank=2, at=embedding)"])
-    with pytest.raises(AttachError, match="a table is looked up"), unipetl.routed(model, [None, names[0]]):
-        pass

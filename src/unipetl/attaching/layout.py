@@ -71,8 +71,6 @@ def _refuse_unknown(model: nn.Module, one: Placement) -> None:
         raise AttachError(_no_rows(one.site.name, "its changes belong to no row of the batch"))
     if one.site.inside == "experts":
         raise AttachError(_no_rows(one.site.name, "an expert sees tokens from anywhere in the batch"))
-    if one.site.representation == "embedding":
-        raise AttachError(_no_rows(one.site.name, "a table is looked up there, and not a vector of a row changed"))
     able = getattr(model, "can_generate", None)
     if one.site.stack.stack in _SEEING and callable(able) and able():
         raise AttachError(
