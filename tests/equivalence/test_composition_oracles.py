@@ -59,7 +59,8 @@ def test_a_gated_and_an_added_attention_share_the_heads(family: str) -> None:
 
 
 def everywhere(family: str) -> Method:
-    places = [name for name in NAMES if name != "input" and (name != "ffn.gate" or family in ("t5_gated", "llama"))]
+    left_out = {"input", "embedding", *(() if family in ("t5_gated", "llama") else ("ffn.gate",))}
+    places = [name for name in NAMES if name not in left_out]
     sequential = [at(name, TANH, "sequential", {"add": {"scale": 0.3}}) for name in places]
     parallel = [at(name, LowRank(rank=2), "parallel", {"add": {"scale": 0.3}}) for name in places]
     factors = [at(name, Rescale(), "sequential", "multiply") for name in places]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,16 +23,17 @@ class Rows:
         stacks: for every row of the batch the attachments it is computed with, in order.
         generating: whether ``generate`` is at work, which computes several rows for each one of the batch.
         batch: the number of rows in the stack under way; None before any.
+        count: the number of rows named.
     """
 
     stacks: tuple[tuple[str, ...], ...]
     generating: bool = False
     batch: int | None = None
+    count: int = field(init=False)
 
-    @property
-    def count(self) -> int:
-        """The number of rows named."""
-        return len(self.stacks)
+    def __post_init__(self) -> None:
+        """Count the rows: compiled code may depend on their number, and must not on their names."""
+        self.count = len(self.stacks)
 
     def each(self, size: int) -> int:
         """Return how many neighbours of ``size`` rows belong to each one named (beams, choices, windows).
