@@ -11,6 +11,7 @@ from unipetl.errors import FoldError
 from unipetl.folding import fold, unfold, write_checkpoint
 from unipetl.testing import randomize
 from unipetl.testing.compare import close, outputs, same, scatter
+from unipetl.testing.coverage import build_type
 
 SIZES = {
     "vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40,
@@ -83,6 +84,13 @@ def test_a_norm_after_the_ffn_is_in_the_way():
     settings = {**SIZES, "num_key_value_heads": 2, "head_dim": 8}
     model, _ = attached("Gemma2ForCausalLM", settings, "parallel_adapter(rank=3, activation=model)")
     with pytest.raises(FoldError, match="stands Gemma2RMSNorm"):
+        fold(model)
+
+
+def test_an_ffn_with_a_norm_among_its_units_is_not_widened():
+    model = build_type("kosmos-2.5")
+    unipetl.attach(model, "parallel_adapter(rank=3)")
+    with pytest.raises(FoldError, match=r"ffn_layernorm' stands between the FFN's units"):
         fold(model)
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from unipetl.architectures import Port, Site, Stacked
+from unipetl.architectures import Port, Site, Stacked, join_path
 from unipetl.composition import Gate
 from unipetl.errors import PlanError
 from unipetl.folding.steps import Op
@@ -172,6 +172,18 @@ def _affine_only(op: Op) -> str | None:
     )
 
 
+def _between(model: nn.Module, ffn: FeedForward) -> str | None:
+    """Return a module beside the FFN's projections whose parameters are one for each unit (a norm), or None."""
+    parent, width = ffn.down.rpartition(".")[0], ffn.width
+    if width in (ffn.reads, ffn.writes):
+        return None  # a norm of the residual stream would look the same
+    for name, module in model.get_submodule(parent).named_children():
+        sizes = {tuple(parameter.shape) for parameter in module.parameters()}
+        if sizes == {(width,)}:
+            return join_path(parent, name)
+    return None
+
+
 def _as_units(op: Op, anatomy: Anatomy) -> Target | str:
     site, insertion = op.placement.site, op.placement.modification.insertion
     assert isinstance(insertion, Parallel)
@@ -180,6 +192,9 @@ def _as_units(op: Op, anatomy: Anatomy) -> Target | str:
         return ffn
     if not (ffn.separate or ffn.fused):
         return f"{ffn.up!r} computes more than the FFN's projections, and cannot be widened"
+    between = _between(anatomy.model, ffn)
+    if between is not None:
+        return f"{between!r} stands between the FFN's units and {ffn.down!r}, and would see the new units too"
     if insertion.reads == "residual" and site.residual != site.normed:
         return "it reads the residual stream before the norm, and the FFN's units read it after"
     if op.kind == "factor":

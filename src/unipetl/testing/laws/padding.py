@@ -12,7 +12,7 @@ from unipetl.testing.compare import Call, close, outputs, require, scatter
 
 #: Arguments that run along the tokens, under the mask that says which of them are padding.
 _MASKS = {
-    "attention_mask": ("input_ids", "attention_mask", "position_ids"),
+    "attention_mask": ("input_ids", "attention_mask", "position_ids", "bbox"),
     "decoder_attention_mask": ("decoder_input_ids", "decoder_attention_mask"),
 }
 
