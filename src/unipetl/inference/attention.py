@@ -254,6 +254,8 @@ def _heads(
             return None
         key_dim = sizes["query"] // heads
         key_heads = max(sizes["key"] // key_dim, 1)
+        if heads % key_heads:  # part of every key (its rotated numbers) comes from elsewhere
+            key_heads = heads
         value_dim = sizes["value"] // key_heads
     else:
         return None

@@ -39,5 +39,6 @@ def ignores_padding(
         found = together[row]
         if alone.shape != found.shape:  # one result for each token; else one for each row
             seen = call["decoder_attention_mask"] if "decoder_attention_mask" in call else call["attention_mask"]
-            found = found[seen[row].bool()]
+            image = found.shape[0] - seen.shape[1]  # what is seen stands before the text
+            found = found[nn.functional.pad(seen[row].bool(), (image, 0), value=True)]
         close(found, alone, f"row {row} of a padded batch against the row alone", atol)
