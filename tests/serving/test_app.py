@@ -227,6 +227,23 @@ async def test_a_row_that_fails_is_the_only_one(many, monkeypatch, caplog):
 
 
 @serving
+async def test_what_a_failed_request_left_is_not_computed(many, monkeypatch):
+    engine, served = many
+    computed = []
+
+    def failing(items):
+        computed.extend(items)
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(engine, "compute", failing)
+    async with client_of(engine, served, limits=Limits(max_batch_rows=1, max_wait_ms=0), errors=True) as client:
+        answer = await client.post("/v1/classify", json={"attachment": "lora", "inputs": ["w1", "w2", "w3", "w4"]})
+        told(answer, 500)
+        await asyncio.sleep(0.1)
+    assert len(computed) <= 2
+
+
+@serving
 async def test_health_and_the_end(many):
     engine, served = many
     async with client_of(engine, served) as client:
