@@ -244,6 +244,19 @@ async def test_what_a_failed_request_left_is_not_computed(many, monkeypatch):
 
 
 @serving
+async def test_a_body_that_never_ends_is_refused(many):
+    async def slowly():
+        yield b'{"inputs":'
+        await asyncio.sleep(30)
+        yield b'"w1"}'
+
+    async with client_of(*many, limits=Limits(timeout=0.2)) as client:
+        answer = await asyncio.wait_for(client.post("/v1/classify", content=slowly()), 5)
+        assert "within 0.2 s" in told(answer, 408)
+        assert client.service.batcher.waiting == 0
+
+
+@serving
 async def test_health_and_the_end(many):
     engine, served = many
     async with client_of(engine, served) as client:
