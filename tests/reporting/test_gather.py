@@ -10,7 +10,8 @@ from reporting.made import write_comparison, write_run
 from unipetl.errors import RunError
 from unipetl.experiment.directory import read_lines, write_lines
 from unipetl.experiment.recipe import Recipe
-from unipetl.reporting import gather
+from unipetl.reporting import gather, to_html
+from unipetl.reporting.figures import series
 
 
 def test_a_comparison_is_its_columns_with_their_methods(tmp_path):
@@ -88,6 +89,15 @@ def test_a_result_of_other_types_is_a_damaged_one(tmp_path, change):
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     (failure,) = gather([folder]).failures
     assert f"damaged ({next(iter(change))} is" in failure.message
+
+
+def test_a_log_with_values_that_are_no_numbers_has_a_page(tmp_path):
+    folder = write_run(tmp_path / "one", Recipe(task="sst2", method="lora"), 0, score=80)
+    rows = ['{"step": 1, "loss": 1e999}', '{"step": 2, "loss": NaN}', '{"step": 3, "loss": 1}', '{"step": 4, "loss": 2}']
+    (folder / "log.jsonl").write_text("\n".join(rows))
+    found = gather([folder])
+    assert series(found.columns[0].experiments[0], "loss") == [(3, [1.0]), (4, [2.0])]
+    assert "<svg" in to_html(found)
 
 
 def test_lines_end_where_they_were_written_to_end(tmp_path):

@@ -141,7 +141,8 @@ def curves(found: Found, column: Column, key: str) -> Picture | None:
 def series(one: Experiment, key: str) -> list[tuple[int, list[float]]]:
     """Return what every run of an experiment logged under ``key``: the step, and a value per seed.
 
-    Steps that only some of the seeds logged, and values that are no numbers, are left out; a step that a resumed run logged twice counts once.
+    Steps that only some of the seeds logged, and values that are no numbers, are left out; a step that a resumed run
+    logged twice counts once.
     """
     logs = []
     for run in one.runs:
