@@ -93,7 +93,8 @@ def test_a_result_of_other_types_is_a_damaged_one(tmp_path, change):
 
 def test_a_log_with_values_that_are_no_numbers_has_a_page(tmp_path):
     folder = write_run(tmp_path / "one", Recipe(task="sst2", method="lora"), 0, score=80)
-    rows = ['{"step": 1, "loss": 1e999}', '{"step": 2, "loss": NaN}', '{"step": 3, "loss": 1}', '{"step": 4, "loss": 2}']
+    values = ("1e999", "NaN", "1", "2")
+    rows = [f'{{"step": {step}, "loss": {value}}}' for step, value in enumerate(values, start=1)]
     (folder / "log.jsonl").write_text("\n".join(rows))
     found = gather([folder])
     assert series(found.columns[0].experiments[0], "loss") == [(3, [1.0]), (4, [2.0])]
