@@ -237,9 +237,15 @@ def _refuse_other_base(model: nn.Module, saved: Saved, name: str) -> None:
         if found[part] != base.get(part):
             raise MismatchError(
                 f"{str(saved.path)!r} was trained on another base: this {record.plan.model_class} has {words} "
-                f"than the {base.get('model_class')} ({base.get('parameters'):,} parameters) it was saved from. Load "
-                "that checkpoint (with its head, if the head was not trained), or pass allow_other_base=True."
+                f"than the {base.get('model_class')} ({_counted(base.get('parameters'))} parameters) it was saved "
+                "from. Load that checkpoint (with its head, if the head was not trained), or pass "
+                "allow_other_base=True."
             )
+
+
+def _counted(number: Any) -> str:
+    """Return a count that a file says, which may be anything."""
+    return f"{number:,}" if isinstance(number, int) else "?"
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -83,6 +83,7 @@ def test_a_recipe_survives_being_written(tmp_path):
             "training.eval_strategy: unknown value. Did you mean 'steps'? Known: no, steps, epoch",
         ),
         ("task: x\nmethod: lora\ntraining:\n  seed: 1\n", 4, "a recipe cannot set this: the recipe's `seeds` is"),
+        ("task: x\nmethod: lora\ntraining:\n  hub_token: hf_x\n", 4, "no place for a secret; `hf auth login`"),
         ("task: x\nmethod: lora\ntask: y\n", 3, "task: already given on line 1"),
         ("task: x\nmethod: [\n", 3, "this is not YAML"),
         ("task: x\nmethod: !!python/object/apply:os.getcwd []\n", 2, "could not determine a constructor"),

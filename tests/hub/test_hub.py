@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import huggingface_hub.constants
@@ -11,7 +12,9 @@ import yaml
 import unipetl
 from hub.fake_hub import commit_of
 from unipetl.errors import CorruptFileError, DownloadError, MismatchError, StorageError, UploadError
+from unipetl.hub.card import Facts, card
 from unipetl.hub.fetching import is_hub_model, is_repository
+from unipetl.saved import read
 from unipetl.testing import batch, build
 from unipetl.testing.compare import outputs, same, scatter
 
@@ -160,6 +163,26 @@ def test_a_push_that_is_refused_says_why(hub):
     with pytest.raises(UploadError, match="is no name of a repository"):
         unipetl.push_to_hub(model, "user/fi--rst", token=TOKEN)
     assert hub.repositories == {}
+
+
+def test_a_token_is_never_shown(hub, pushed, tmp_path):
+    model, other = pushed
+    unipetl.push_to_hub(model, "user/second", token=f"{TOKEN}\n")  # as a file has it
+    for token in ("hf_se\ncret", "hf_se\u2013cret", "hf_se cret", " "):
+        with pytest.raises(UploadError, match="the token is no token") as first:
+            unipetl.push_to_hub(model, "user/third", token=token)
+        with pytest.raises(DownloadError, match="the token is no token") as second:
+            unipetl.load(other, "user/second", token=token, cache_dir=tmp_path / "c")
+        assert "hf_se" not in f"{first.value}{second.value}"
+
+
+def test_options_are_written_so_that_python_reads_them(hub, pushed, tmp_path):
+    options = {"note": "it's", "quoted": 'a "b" \\ ö', "numbers": [1, 0.5, None, True], "inner": {"a": -1}}
+    saved = read(unipetl.save(pushed[0], tmp_path / "a"))
+    text = card(saved, "user/x", Facts(task="sentiment", own_model=True, options=options))
+    written = re.search(r"\.configure\((.*)\)\.prepare", text).group(1)
+    assert ast.literal_eval(written) == options
+    assert 'get_task("sentiment")' in text
 
 
 def test_the_card_says_what_it_is_and_its_snippet_works(hub, pushed, tmp_path):

@@ -38,6 +38,9 @@ FAULTS = {
     "vera": ({"architecture": "lora", "vera_d": 0.1}, "VeRA"),
     "gated lora": ({"architecture": "lora", "use_gating": True}, "averaged"),
     "relu prefix": ({"architecture": "prefix_tuning", "non_linearity": "relu"}, "eject_prefix_tuning"),
+    "an architecture that is no word": ({"architecture": ["lora"]}, "architecture"),
+    "layers that are no numbers": ({**SEQ, "leave_out": ["1"]}, "numbers of layers"),
+    "a rank beyond all memory": ({"architecture": "lora", "r": 10**30}, "between 1 and"),
     "an empty union": ({"architecture": "union", "configs": []}, "without members"),
     "alpha of a union": (
         {"architecture": "union", "configs": [{"architecture": "lora", "alpha": 16}, SEQ]},

@@ -347,3 +347,22 @@ def test_a_scaled_embedding_and_experts_are_refused(tmp_path):
     unipetl.attach(mixture, "lora(rank=2, at=all)")
     with pytest.raises(InteropError, match=r"each expert has a LoRA of its own.*target_parameters"):
         peft.export(mixture, tmp_path / "experts")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("target_modules", 3),
+        ("target_modules", "*q_proj"),
+        ("exclude_modules", [1]),
+        ("layers_to_transform", "0"),
+        ("layers_to_transform", ["0"]),
+        ("rank_pattern", {"(": 2}),
+        ("alpha_pattern", {"q_proj": "2"}),
+    ],
+)
+def test_settings_that_name_nothing_are_refused(setting, value, tmp_path):
+    model = build("bart", dtype=torch.float64)
+    config = {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"], setting: value}
+    with pytest.raises(InteropError, match=r"adapter_config\.json'"):
+        peft.load(model, folder(tmp_path, config, lora_of(model, BART_Q)))

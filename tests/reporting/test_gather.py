@@ -8,8 +8,10 @@ import pytest
 
 from reporting.made import write_comparison, write_run
 from unipetl.errors import RunError
+from unipetl.experiment.directory import read_lines, write_lines
 from unipetl.experiment.recipe import Recipe
-from unipetl.reporting import gather
+from unipetl.reporting import gather, to_html
+from unipetl.reporting.figures import series
 
 
 def test_a_comparison_is_its_columns_with_their_methods(tmp_path):
@@ -78,6 +80,42 @@ def test_logs_and_plans_that_are_damaged_are_left_out(tmp_path):
     assert run.plan is None
     assert run.environment == {}
     assert run.log == ({"step": 1, "loss": 2},)
+
+
+@pytest.mark.parametrize("change", [{"share": "half"}, {"metrics": []}, {"parameters": None}, {"score": "high"}])
+def test_a_result_of_other_types_is_a_damaged_one(tmp_path, change):
+    folder = write_run(tmp_path / "one", Recipe(task="sst2", method="lora"), 0, score=80)
+    path = folder / "metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    (failure,) = gather([folder]).failures
+    assert f"damaged ({next(iter(change))} is" in failure.message
+
+
+def test_a_log_with_values_that_are_no_numbers_has_a_page(tmp_path):
+    folder = write_run(tmp_path / "one", Recipe(task="sst2", method="lora"), 0, score=80)
+    values = ("1e999", "NaN", "1", "2")
+    rows = [f'{{"step": {step}, "loss": {value}}}' for step, value in enumerate(values, start=1)]
+    (folder / "log.jsonl").write_text("\n".join(rows))
+    found = gather([folder])
+    assert series(found.columns[0].experiments[0], "loss") == [(3, [1.0]), (4, [2.0])]
+    assert "<svg" in to_html(found)
+
+
+def test_lines_end_where_they_were_written_to_end(tmp_path):
+    rows = [{"text": "one\u2028two\x85three"}, {"text": "four"}]
+    write_lines(tmp_path / "rows.jsonl", rows)
+    whole = (tmp_path / "rows.jsonl").read_bytes()
+    assert read_lines(tmp_path / "rows.jsonl") == rows
+    (tmp_path / "rows.jsonl").write_bytes(whole + '{"text": "ö'.encode()[:-1])  # a process ended inside a sign
+    assert read_lines(tmp_path / "rows.jsonl") == rows
+
+
+@pytest.mark.parametrize("content", ["null", "[]", '"text"', "{}", "{"])
+def test_a_damaged_search_is_told(tmp_path, content):
+    (tmp_path / "search.yaml").write_text("task: sst2\nbudget: 1 %\n")
+    (tmp_path / "search.json").write_text(content)
+    with pytest.raises(RunError, match=r"search\.json' is damaged"):
+        gather([tmp_path])
 
 
 @pytest.mark.parametrize(

@@ -172,3 +172,10 @@ def test_nothing_in_a_name_is_markup():
     assert not set(left) & set("\\&%$#_{}~^<>|")
     assert not set(re.sub(r"\\.", "", markdown_escape(NASTY))) & set("\\`*_{}[]<>#|~&!$")
     assert markdown_escape("a\nb") == latex_escape("a\nb") == "a b"
+
+
+def test_a_name_is_no_option_of_the_line_before_it_in_latex(tmp_path):
+    found = gather([write_comparison(tmp_path, {"[1] LoRA": "lora(rank=2)", "* adapter": "adapter(rank=2)"})])
+    lines = to_latex(found).splitlines()
+    assert not [line for line in lines if line.lstrip().startswith(("[", "*"))]
+    assert sum(line.startswith(("{}[1] LoRA", "{}* adapter")) for line in lines) == 2

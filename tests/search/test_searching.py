@@ -215,6 +215,13 @@ def test_a_storage_can_be_elsewhere(tmp_path, monkeypatch):
     assert not (tmp_path / "a" / memory.DATABASE).exists()
 
 
+def test_a_storage_that_cannot_be_opened_shows_no_password(tmp_path):
+    with pytest.raises(RunError, match=r"'nothing://me:\*\*\*@host/db' cannot be opened") as error:
+        memory.open_study(definition(), tmp_path, "nothing://me:s3cr@t@host/db", greater_is_better=True)
+    assert "s3cr" not in str(error.value)
+    assert memory.without_password("sqlite:////tmp/a@b.db") == "sqlite:////tmp/a@b.db"
+
+
 def test_without_optuna_the_message_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     with pytest.raises(MissingPackageError, match=r"pip install 'unipetl\[search\]'"):

@@ -227,6 +227,36 @@ async def test_a_row_that_fails_is_the_only_one(many, monkeypatch, caplog):
 
 
 @serving
+async def test_what_a_failed_request_left_is_not_computed(many, monkeypatch):
+    engine, served = many
+    computed = []
+
+    def failing(items):
+        computed.extend(items)
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(engine, "compute", failing)
+    async with client_of(engine, served, limits=Limits(max_batch_rows=1, max_wait_ms=0), errors=True) as client:
+        answer = await client.post("/v1/classify", json={"attachment": "lora", "inputs": ["w1", "w2", "w3", "w4"]})
+        told(answer, 500)
+        await asyncio.sleep(0.1)
+    assert len(computed) <= 2
+
+
+@serving
+async def test_a_body_that_never_ends_is_refused(many):
+    async def slowly():
+        yield b'{"inputs":'
+        await asyncio.sleep(30)
+        yield b'"w1"}'
+
+    async with client_of(*many, limits=Limits(timeout=0.2)) as client:
+        answer = await asyncio.wait_for(client.post("/v1/classify", content=slowly()), 5)
+        assert "within 0.2 s" in told(answer, 408)
+        assert client.service.batcher.waiting == 0
+
+
+@serving
 async def test_health_and_the_end(many):
     engine, served = many
     async with client_of(engine, served) as client:

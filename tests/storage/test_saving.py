@@ -334,3 +334,10 @@ def test_a_senseless_description_is_an_error_of_ours(tmp_path, change):
     describe(folder, change)
     with pytest.raises(CorruptFileError):
         unipetl.load(build("bart"), folder)
+
+
+def test_a_base_without_a_count_is_told_as_another_base(tmp_path):
+    _, folder = saved(tmp_path)
+    describe(folder, lambda data: data.update(base={}))
+    with pytest.raises(MismatchError, match=r"another base.*\? parameters"):
+        unipetl.load(build("bart"), folder)

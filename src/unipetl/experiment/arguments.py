@@ -34,6 +34,8 @@ OURS = {
     "generation_config": "use generation_num_beams and generation_max_length",
     "disable_tqdm": "progress goes to whoever starts the run",
     "push_to_hub": "a run writes to its directory only",
+    "hub_token": "a recipe is no place for a secret; `hf auth login` or HF_TOKEN is, for `unipetl push`",
+    "push_to_hub_token": "a recipe is no place for a secret; `hf auth login` or HF_TOKEN is, for `unipetl push`",
     "deepspeed": "use PetlTrainer's parent, transformers' Trainer, with it",
     "fsdp": "use PetlTrainer's parent, transformers' Trainer, with it",
     "fsdp_config": "use PetlTrainer's parent, transformers' Trainer, with it",

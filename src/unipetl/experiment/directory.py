@@ -17,8 +17,9 @@ import json
 import math
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, fields
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from unipetl.errors import RecipeError, RunError
@@ -149,7 +150,7 @@ class RunDirectory:
             return None
         try:
             data = json.loads(self.metrics.read_text(encoding="utf-8"))
-            return RunResult(path=self.path, **{one.name: data[one.name] for one in fields(RunResult)[1:]})
+            return RunResult(path=self.path, **{one.name: _typed(data, one) for one in fields(RunResult)[1:]})
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise RunError(
                 f"{str(self.metrics)!r} is damaged ({error}); delete it, and the run is finished again."
@@ -207,14 +208,26 @@ def json_line(row: Mapping[str, Any]) -> str:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a file of JSON lines; a last line that was cut off is left out."""
+    """Return the rows of a file of JSON lines; a last line that was cut off, even inside a sign, is left out."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in text.split("\n"):  # texts may have other signs that end lines, which JSON leaves as they are
         try:
             rows.append(json.loads(line))
         except ValueError:
             break
     return rows
+
+
+def _typed(data: Any, field: Field[Any]) -> Any:
+    """Return a result's value of the field's type; a number that JSON lacks is None."""
+    value, kind = data[field.name], str(field.type).partition("[")[0]
+    kinds: dict[str, tuple[type, ...]] = {
+        "str": (str,), "int": (int,), "float": (int, float, NoneType), "bool": (bool,), "dict": (dict,),
+    }  # fmt: skip
+    if not isinstance(value, kinds[kind]):
+        raise TypeError(f"{field.name} is {value!r}, which is no {kind}")
+    return value
 
 
 def _finite(data: Any) -> Any:

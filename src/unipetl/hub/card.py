@@ -5,6 +5,7 @@ Everything in it comes from the attachment's description and, where there is one
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, stdev
@@ -139,21 +140,32 @@ def _use(saved: Saved, repository: str, facts: Facts) -> str:
     kind = str(saved.description["base"].get("model_class"))
     lines = ["import unipetl"]
     if facts.own_model and facts.task is not None:
-        options = f".configure({dict(facts.options)!r})" if facts.options else ""
+        options = f".configure({_literal(dict(facts.options))})" if facts.options else ""
         seed = saved.description["seed"]
         lines += [
             "from unipetl.tasks import get_task", "",
-            f"model = get_task({facts.task!r}){options}.prepare(seed={seed}).model",
+            f"model = get_task({_literal(facts.task)}){options}.prepare(seed={seed}).model",
         ]  # fmt: skip
     else:
         labels = _labels(saved)
         more = f", num_labels={labels}" if labels is not None else ""
-        name = repr(facts.base) if facts.base else '"..."'
+        name = _literal(facts.base) if facts.base else '"..."'
         note = "" if facts.base else "  # the base it was trained on"
         lines += [f"from transformers import {kind}", "", f"model = {kind}.from_pretrained({name}{more}){note}"]
-    lines += [f"unipetl.load(model, {repository!r})", "model.eval()"]
-    code = "\n".join(lines).replace("'", '"')
+    lines += [f"unipetl.load(model, {_literal(repository)})", "model.eval()"]
+    code = "\n".join(lines)
     return f"```python\n{code}\n```"
+
+
+def _literal(value: Any) -> str:
+    """Return plain data as Python writes it, with double quotes."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_literal(key)}: {_literal(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_literal, value)) + "]"
+    return repr(value)
 
 
 def _labels(saved: Saved) -> int | None:

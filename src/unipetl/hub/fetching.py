@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from unipetl.errors import DownloadError, StorageError, first_line
+from unipetl.hub.tokens import clean
 from unipetl.saved import DESCRIPTION, TENSORS
 
 #: The only files that are ever fetched.
@@ -53,6 +54,7 @@ def fetch(
         RevisionNotFoundError,
     )
 
+    token = clean(token, DownloadError)
     at = f" at revision {revision!r}" if revision else ""
     try:
         folder = Path(

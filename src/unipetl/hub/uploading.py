@@ -7,6 +7,7 @@ from pathlib import Path
 from unipetl.errors import UploadError, first_line
 from unipetl.hub.card import CARD
 from unipetl.hub.fetching import FILES
+from unipetl.hub.tokens import clean
 
 
 def upload(
@@ -20,7 +21,7 @@ def upload(
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
 
-    api = HfApi(token=token)
+    api = HfApi(token=clean(token, UploadError))
     try:
         api.create_repo(repository, private=private, exist_ok=True)
         if revision is not None:

@@ -141,15 +141,20 @@ def curves(found: Found, column: Column, key: str) -> Picture | None:
 def series(one: Experiment, key: str) -> list[tuple[int, list[float]]]:
     """Return what every run of an experiment logged under ``key``: the step, and a value per seed.
 
-    Steps that only some of the seeds logged are left out; a step that a resumed run logged twice counts once.
+    Steps that only some of the seeds logged, and values that are no numbers, are left out; a step that a resumed run
+    logged twice counts once.
     """
     logs = []
     for run in one.runs:
-        rows = {row["step"]: float(row[key]) for row in run.log if isinstance(row.get(key), (int, float))}
+        rows = {row["step"]: float(row[key]) for row in run.log if _number(row.get(key))}
         if rows:
             logs.append(rows)
     shared = set(logs[0]).intersection(*logs) if logs else set()
     return [(step, [rows[step] for rows in logs]) for step in sorted(shared)]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def apart(shares: Sequence[float]) -> list[float]:

@@ -70,7 +70,9 @@ def _sheet(sheet: Sheet) -> str:
 
 
 def _row(cells: list[str]) -> str:
-    return " & ".join(cells) + r" \\"
+    row = " & ".join(cells)
+    guard = "{}" if row.startswith(("[", "*")) else ""  # which the \\ or the rule before would take for its own
+    return guard + row + r" \\"
 
 
 def _cell(cell: Cell) -> str:

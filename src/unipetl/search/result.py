@@ -114,6 +114,8 @@ def read_result(folder: Path) -> SearchResult:
     path = folder / RESULT
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(data, dict):
+            raise TypeError(f"expected an object, found {type(data).__name__}")
         tried = tuple(Tried(**{**one, "runs": tuple(one["runs"])}) for one in data.pop("tried"))
         values = tuple(Value(**one) for one in data.pop("values"))
         return SearchResult(path=folder, tried=tried, values=values, **data)

@@ -68,9 +68,18 @@ def open_study(definition: Search, folder: Path, storage: str | None, *, greater
             pruner=_pruner(definition),
         )
     except Exception as error:
-        raise RunError(f"the storage {url!r} cannot be opened: {type(error).__name__}: {_first(error)}") from error
+        said = f"{type(error).__name__}: {_first(error)}".replace(url, without_password(url))
+        raise RunError(f"the storage {without_password(url)!r} cannot be opened: {said}") from error
     study.sampler = _sampler(definition, len(study.trials))
     return study
+
+
+def without_password(url: str) -> str:
+    """Return a storage's URL as it may be shown."""
+    scheme, found, rest = url.partition("://")
+    who, at, where = rest.rpartition("@")
+    name, colon, _ = who.partition(":")
+    return f"{scheme}{found}{name}:***{at}{where}" if colon and at else url
 
 
 def take_up(study: Study, folder: Path) -> None:

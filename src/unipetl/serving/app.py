@@ -48,7 +48,7 @@ def create_app(service: Service) -> FastAPI:
         docs_url=None,  # the page would fetch its script from elsewhere
         redoc_url=None,
     )
-    app.add_middleware(BodyLimit, most=service.limits.max_body_bytes)
+    app.add_middleware(BodyLimit, most=service.limits.max_body_bytes, seconds=service.limits.timeout)
     app.add_middleware(Measured, metrics=service.metrics)
     install_problems(app)
     _answering(app, service)
@@ -59,7 +59,7 @@ def create_app(service: Service) -> FastAPI:
 
 
 def _answering(app: FastAPI, service: Service) -> None:
-    about = refusals(404, 409, 413, 422, 500, 503, 504)
+    about = refusals(404, 408, 409, 413, 422, 500, 503, 504)
 
     @app.post("/v1/classify", tags=["answers"], responses=about)
     async def classify(request: Request, body: wire.ClassifyRequest) -> wire.ClassifyAnswer:
@@ -92,7 +92,7 @@ def _answering(app: FastAPI, service: Service) -> None:
 
 
 def _managing(app: FastAPI, service: Service) -> None:
-    about = refusals(403, 404, 409, 413, 422, 500, 503)
+    about = refusals(403, 404, 408, 409, 413, 422, 500, 503)
 
     @app.get("/v1/attachments", tags=["attachments"], responses=refusals(500))
     async def attachments() -> wire.AttachmentsAnswer:

@@ -16,6 +16,7 @@ _WHEN = {
     400: "The body is no text in UTF-8.",
     403: "The server was started without --allow-load, or the path is not in that folder.",
     404: "There is no attachment of that name.",
+    408: "The body came too slowly.",
     409: "The attachment cannot do this, or the name is taken.",
     413: "The body, an input, their number or a setting is larger than this server takes.",
     422: "The request is not understood.",

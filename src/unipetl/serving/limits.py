@@ -20,7 +20,7 @@ class Limits:
         max_body_bytes: bytes of a request's body.
         max_queue: texts that wait; further requests are refused until there is room.
         max_attachments: attachments on the model at once.
-        timeout: seconds from a request's acceptance to its answer.
+        timeout: seconds from a request's acceptance to its answer; before that, seconds for its body to come.
         grace: seconds in which accepted requests are finished after a signal to stop.
         max_wait_ms: milliseconds that a text waits for others to share its batch.
         max_batch_rows: texts of one batch.

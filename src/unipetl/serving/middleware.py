@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Any
@@ -57,16 +58,18 @@ class Measured:
 
 
 class BodyLimit:
-    """Refuses bodies that are too large: at once where their length is declared, else when it is reached.
+    """Refuses bodies that are too large, at once where their length is declared, else when it is reached; and too slow.
 
     Args:
         app: what answers.
         most: bytes.
+        seconds: in which the whole body must come.
     """
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
+    def __init__(self, app: ASGIApp, most: int, seconds: float) -> None:
         self.app = app
         self.most = most
+        self.seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -78,11 +81,17 @@ class BodyLimit:
         if declared.isdigit() and int(declared) > self.most:
             await problem(RefusedError(413, why))(scope, receive, send)
             return
-        got = 0
+        got, whole = 0, False
+        latest = asyncio.get_running_loop().time() + self.seconds
 
         async def counted() -> Message:
-            nonlocal got
-            message = await receive()
+            nonlocal got, whole
+            try:
+                async with asyncio.timeout_at(None if whole else latest):  # behind the body comes only a hanging up
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"the body was not here within {self.seconds:g} s.") from None
+            whole = whole or not message.get("more_body", False)
             got += len(message.get("body", b""))
             if got > self.most:
                 raise HTTPException(413, why)  # the one error that passes through whoever reads the body

@@ -145,7 +145,11 @@ class Service:
                             work = self._writing(work, asked or Asked({}), number)
                         waiting.append((self._key(work), length, work))
                     futures = self.batcher.submit(waiting)
-                return await asyncio.gather(*futures)
+                try:
+                    return await asyncio.gather(*futures)
+                finally:  # once one has failed, nobody waits for the others
+                    for one in futures:
+                        one.cancel()
         except TimeoutError:
             seconds = self.limits.timeout
             raise RefusedError(504, f"not answered within {seconds:g} s; what was left of it was dropped.") from None

@@ -53,6 +53,8 @@ _REFUSED = {
 #: Names that files without a version use for other functions than the library's of today.
 _OLD_ACTIVATIONS = {"gelu": "gelu_new", "gelu_orig": "gelu"}
 _FIRST_WITH_ALPHA = (1, 1, 0)
+#: No rank, length or width is above this.
+LARGEST = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ class Settings:
     def whole(self, name: str) -> int:
         """Return a whole number above 0."""
         value = int(self._typed(name, int))
-        if value < 1:
-            raise InteropError(f"{self.where}: {name!r} is {value}; it must be above 0.")
+        if not 1 <= value <= LARGEST:
+            raise InteropError(f"{self.where}: {name!r} is {value}; it must be between 1 and {LARGEST:,}.")
         return value
 
     def word(self, name: str) -> str:
@@ -84,7 +86,10 @@ class Settings:
 
     def left_out(self) -> set[int]:
         """Return the layers without this method, counted through all stacks."""
-        return {int(layer) for layer in self._typed("leave_out", list)}
+        layers = self._typed("leave_out", list)
+        if not all(type(layer) is int for layer in layers):
+            raise InteropError(f"{self.where}: 'leave_out' is {layers!r}; expected numbers of layers.")
+        return set(layers)
 
     def _typed(self, name: str, kind: type | tuple[type, ...]) -> Any:
         value = self.values[name]
@@ -111,7 +116,7 @@ def read_settings(part: Part) -> list[Settings]:
 
 def _settings(config: Mapping[str, Any], part: Part, where: str, *, alone: bool) -> Settings:
     architecture = config.get("architecture")
-    if architecture not in _KNOWN:
+    if not isinstance(architecture, str | None) or architecture not in _KNOWN:
         reason = _FOREIGN.get(str(architecture), "unipetl does not know it")
         raise InteropError(f"{where}: architecture {architecture!r}: {reason}.")
     kind, defaults = _KNOWN[architecture]

@@ -6,6 +6,7 @@ Read strictly, written atomically. The tensor file's header is what PEFT writes,
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,7 @@ def read(path: str | Path) -> Folder:
         raise InteropError(f"{str(folder / CONFIG)!r} is no readable JSON: {error}.") from error
     if not isinstance(config, dict):
         raise InteropError(f"{str(folder / CONFIG)!r} holds no settings.")
+    _check_names(config, folder / CONFIG)
     if not (folder / TENSORS).is_file():
         pickled = (folder / "adapter_model.bin").is_file()
         hint = (
@@ -91,6 +93,33 @@ def read(path: str | Path) -> Folder:
         if not bool(torch.isfinite(value).all()):
             raise InteropError(f"{str(folder / TENSORS)!r}: tensor {name!r} has NaN or infinite values.")
     return Folder(folder, config, tensors)
+
+
+def _check_names(config: Mapping[str, Any], path: Path) -> None:
+    """Refuse settings that should name modules or layers and do not."""
+    expressions: list[Any] = []
+    for name in ("target_modules", "exclude_modules"):
+        value = config.get(name)
+        if value is not None and not isinstance(value, str) and not _all_of(value, str):
+            raise InteropError(f"{str(path)!r}: {name!r} is {value!r}; expected names of modules, or an expression.")
+        expressions += [value] if isinstance(value, str) else []
+    layers = config.get("layers_to_transform")
+    if layers is not None and type(layers) is not int and not _all_of(layers, int):
+        raise InteropError(f"{str(path)!r}: 'layers_to_transform' is {layers!r}; expected numbers of layers.")
+    for name in ("rank_pattern", "alpha_pattern"):
+        value = config.get(name) or {}
+        if not isinstance(value, dict) or not _all_of(list(value.values()), int, float):
+            raise InteropError(f"{str(path)!r}: {name!r} is {value!r}; expected a number for each name of a module.")
+        expressions += value
+    for expression in expressions:
+        try:
+            re.compile(expression)
+        except re.error as error:
+            raise InteropError(f"{str(path)!r}: {expression!r} is no regular expression: {error}.") from None
+
+
+def _all_of(value: Any, *kinds: type) -> bool:
+    return isinstance(value, list) and all(type(one) in kinds for one in value)
 
 
 def write(path: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
