@@ -13,6 +13,7 @@ from unipetl.architectures import Columns, columns_of, find_sites
 from unipetl.inference import infer, infer_from_shapes
 from unipetl.inference.infer import _merge
 from unipetl.testing import check_architecture, randomize
+from unipetl.testing.coverage import build_type
 
 HEADS, SIZE = 4, 6
 
@@ -166,6 +167,12 @@ def test_layers_may_have_heads_of_their_own():
 def test_layers_with_heads_of_their_own_obey_the_laws(make, method):
     model = make()
     assert check_architecture(model, methods={"the one": method}) == {"the one": "ok"}
+
+
+def test_an_embedding_outside_the_base_model_is_no_place():
+    found = infer(build_type("dinov3_vit"))
+    assert found.base == "model"
+    assert [one.embedding for one in found.architecture.stacks] == [""]
 
 
 def test_a_model_without_weights_whose_layers_differ_is_refused():

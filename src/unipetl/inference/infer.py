@@ -177,11 +177,16 @@ def _stack(model: nn.Module, seen: Trace, found: Found, name: str, base: str) ->
         norm_first=norm_first,
         entry=entry,
         tokens=tokens,
-        embedding=embedding_of(seen, model, inside, executed[0], blocks).removeprefix(f"{base}." if base else ""),
+        embedding=_within(base, embedding_of(seen, model, inside, executed[0], blocks)),
         prompt_at="tokens" if entry == tokens else "entry",
         rotary=_rotary(model, inside),
         causal=causal,
     )
+
+
+def _within(base: str, path: str) -> str:
+    """Return a path relative to the base model; "" if it is outside."""
+    return path.removeprefix(f"{base}.") if not base or path.startswith(f"{base}.") else ""
 
 
 def _ordered(table: _Table, joint: Joint, block: str, norm_first: bool) -> _Table:
