@@ -228,7 +228,8 @@ def _route_own(
         module = model.get_submodule(path)
         own = OwnRows(module, path, rows, attributes, path in lookups)
         owner = model.get_submodule(path.rpartition(".")[0])
-        if hasattr(owner, "compute_bias") and not own.uniform:  # T5's positions: every row gets a bias of its own
+        positions = isinstance(module, nn.Embedding) and hasattr(owner, "compute_bias")
+        if positions and not own.uniform:  # T5's relative positions: every row gets a bias of its own
             hooks.method(owner, "compute_bias", PositionBias(owner, own))
         else:
             inside = next((other for other in modules if other != path and other.startswith(f"{path}.")), None)
