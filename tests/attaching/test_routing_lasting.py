@@ -70,3 +70,15 @@ def test_a_call_after_beams(name):
         before = outputs(model, call)
         model.generate(**prompt(model, rows=2), num_beams=3, max_new_tokens=2)
         same(outputs(model, call), before, "after three beams a row")
+
+
+def test_what_was_stacked_in_half_precision_is_not_used_without():
+    model = build("gpt2")
+    attach_all(model, ["prefix_tuning(length=2, mlp=6)", "prefix_tuning(length=2, mlp=6)"])
+    call = batch(model, rows=2, labels=False)
+    with unipetl.routed(model, ["n0", "n1"]):
+        wanted = outputs(model, call)
+    with torch.no_grad(), unipetl.routed(model, ["n0", "n1"]):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            model(**call)
+        same(outputs(model, call), wanted, "after autocast")
