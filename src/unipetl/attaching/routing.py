@@ -74,6 +74,7 @@ class Routing:
         own = own_values(model, rows, state, used)
         require_rows(model, used.values(), [path for path, values in own.items() if _differ(values)])
         hooks = Hooks(model)
+        _route_own(model, hooks, rows, own, used)  # first, so that what stands before a forward stands before this
         ports = Ports(model, hooks)
         heads: dict[str, tuple[Placement, list[GroupHead]]] = {}
         for level in range(max((len(stack) for stack in self.stacks), default=0)):
@@ -98,7 +99,6 @@ class Routing:
             hooks.before(stack, BeginStack(rows, argument_names(stack)), with_kwargs=True)
             hooks.after(stack, HoldUntilBackward(model, self, stack))
         ports.install()
-        _route_own(model, hooks, rows, own, used)
         install_row_prompts(model, hooks, rows, used)
         stacks = [[used[name] for name in stack] for stack in self.stacks]
         install_stack_hooks(model, hooks, list(used.values()), stacks)
