@@ -20,7 +20,7 @@ INSTALLED = "_unipetl_installed"
 #: Attribute of an attention module that holds the changes inside it.
 HEADS = "_unipetl_heads"
 
-Kind = Literal["hook", "heads", "method"]
+Kind = Literal["hook", "heads", "method", "stand-in"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,10 @@ class Hooks:
         program: HeadProgram = core.__dict__[HEADS]
         return program
 
+    def stand_in(self, module: nn.Module, name: str) -> None:
+        """Note what hooks put before a parameter for the time of a call; a keyboard interrupt may leave it there."""
+        self.installed.append(Put(module, "stand-in", name=name))
+
     def method(self, module: nn.Module, name: str, replacement: Callable[..., Any]) -> None:
         """Let ``replacement`` stand before a method of one module, or before what stands there already."""
         self.installed.append(Put(module, "method", name=name, before=module.__dict__.get(name)))
@@ -83,6 +87,8 @@ def take_off(model: nn.Module) -> None:
         module = one.module
         if one.handle is not None:
             one.handle.remove()
+        elif one.kind == "stand-in":
+            module.__dict__.pop(one.name, None)
         elif one.kind == "heads":
             del module.__dict__[HEADS]
             core: Any = module
