@@ -127,6 +127,21 @@ def test_a_call_that_fails_leaves_no_softmax_widened():
     assert torch.equal(outputs(model, CALL), wanted)
 
 
+def test_an_interrupted_call_leaves_no_softmax_widened():
+    model = build("MPNet")
+    scatter(unipetl.attach(model, "prefix_tuning(length=2, mlp=none)"))
+    wanted = outputs(model, CALL)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    handle = model.encoder.layer[1].attention.attn.q.register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model(**CALL)
+    handle.remove()
+    assert torch.equal(outputs(model, CALL), wanted)
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("method", ["prefix_tuning(length=2, mlp=none)", "multi_head_parallel_adapter(rank=6)"])
 def test_learned_keys_are_dropped_out_with_the_model_s_own(name, method):

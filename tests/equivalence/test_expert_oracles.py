@@ -12,6 +12,7 @@ from torch import nn
 import unipetl
 from unipetl.attaching.state import state_of
 from unipetl.errors import AttachError, FoldError, PlanError
+from unipetl.forms import ExpertsDelta
 from unipetl.testing import randomize
 from unipetl.testing.compare import close, differ, loss_of, outputs, same, scatter
 
@@ -249,6 +250,21 @@ def test_a_use_of_the_matrices_that_is_no_product_is_refused(monkeypatch):
     with pytest.raises(AttachError, match="gate_up_proj"):
         model(**call)
     assert not any("gate_up_proj" in vars(module) for module in model.modules())
+
+
+def test_an_interrupted_call_leaves_no_stand_in(monkeypatch):
+    model, call = model_of("Mixtral"), call_of()
+    bare = outputs(model, call)
+    scatter(unipetl.attach(model, lora_at()))
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ExpertsDelta, "forward", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        outputs(model, call)
+    unipetl.detach(model)
+    same(outputs(model, call), bare, "after detaching")
 
 
 def test_attached_experts_are_copied_and_pickled_and_keep_their_keys():

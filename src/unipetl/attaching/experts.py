@@ -99,6 +99,8 @@ def install_experts(model: nn.Module, hooks: Hooks, ends: dict[tuple[str, str], 
         module = model.get_submodule(owner)
         hooks.before(module, begin)
         hooks.after(module, EndExperts(begin), always=True)
+        for name in begin.products:
+            hooks.stand_in(module, name)
 
 
 @dataclass

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,23 @@ from unipetl.composition import Multiply
 from unipetl.errors import AttachError
 from unipetl.forms.form import view_with
 from unipetl.forms.head_attention import HeadAttentionDelta
+
+
+class _State:
+    """What a stack was made from; equal as long as it need not be made anew.
+
+    It holds on to the values' memory, so that no other values can come to lie there meanwhile.
+    """
+
+    def __init__(self, values: Sequence[Tensor], training: bool) -> None:
+        self.memory = [value.detach() for value in values]
+        mixed = torch.is_autocast_enabled(values[0].device.type) if values else False  # what an MLP computes differs
+        self.facts = [(one._version, one.data_ptr(), one.dtype) for one in self.memory], training, mixed
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _State) and self.facts == other.facts
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass
@@ -38,7 +54,7 @@ class Group:
     distinct: list[Change] = field(init=False)
     which: list[int] = field(init=False)
     watched: list[Tensor] = field(init=False)
-    kept: tuple[Any, Change] | None = field(default=None, init=False)
+    kept: tuple[_State, Change] | None = field(default=None, init=False)
     indices: dict[tuple[int, torch.device], Tensor] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -63,8 +79,7 @@ class Group:
             return self.distinct[0]
         if torch.compiler.is_compiling() or torch.is_grad_enabled() or any(p.is_inference() for p in self.watched):
             return self._stacked()
-        state = [(value._version, value.data_ptr(), value.dtype) for value in self.watched]
-        state.append((self.distinct[0].training, 0, None))  # type: ignore[arg-type]
+        state = _State(self.watched, self.distinct[0].training)
         if self.kept is None or self.kept[0] != state:
             self.kept = state, self._stacked()
         return self.kept[1]

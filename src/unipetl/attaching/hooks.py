@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from unipetl.attaching.heads import HeadProgram, view_of
 
@@ -19,16 +20,19 @@ INSTALLED = "_unipetl_installed"
 #: Attribute of an attention module that holds the changes inside it.
 HEADS = "_unipetl_heads"
 
-Kind = Literal["before", "after", "heads", "method"]
+Kind = Literal["hook", "heads", "method", "stand-in"]
 
 
 @dataclass(frozen=True)
 class Put:
-    """One thing that was put on a module; ``number`` is a hook's handle, ``name`` that of a method."""
+    """One thing that was put on a module; ``handle`` is a hook's, ``name`` that of a method.
+
+    A handle that is unpickled in another process keeps hooks registered there from getting its number.
+    """
 
     module: nn.Module
     kind: Kind
-    number: int = -1
+    handle: RemovableHandle | None = None
     name: str = ""
     before: Any = None
 
@@ -42,7 +46,7 @@ class Hooks:
     def before(self, module: nn.Module, hook: Callable[..., Any], *, with_kwargs: bool = False) -> None:
         """Register a forward pre-hook."""
         handle = module.register_forward_pre_hook(hook, with_kwargs=with_kwargs)
-        self.installed.append(Put(module, "before", handle.id))
+        self.installed.append(Put(module, "hook", handle))
 
     def after(
         self,
@@ -55,7 +59,7 @@ class Hooks:
     ) -> None:
         """Register a forward hook; ``prepend`` puts it before those of others, ``always`` calls it on errors, too."""
         handle = module.register_forward_hook(hook, prepend=prepend, with_kwargs=with_kwargs, always_call=always)
-        self.installed.append(Put(module, "after", handle.id))
+        self.installed.append(Put(module, "hook", handle))
 
     def heads(self, core: nn.Module) -> HeadProgram:
         """Return the program of an attention module, which gets a view of its config that names our attention."""
@@ -67,6 +71,10 @@ class Hooks:
         program: HeadProgram = core.__dict__[HEADS]
         return program
 
+    def stand_in(self, module: nn.Module, name: str) -> None:
+        """Note what hooks put before a parameter for the time of a call; a keyboard interrupt may leave it there."""
+        self.installed.append(Put(module, "stand-in", name=name))
+
     def method(self, module: nn.Module, name: str, replacement: Callable[..., Any]) -> None:
         """Let ``replacement`` stand before a method of one module, or before what stands there already."""
         self.installed.append(Put(module, "method", name=name, before=module.__dict__.get(name)))
@@ -76,14 +84,11 @@ class Hooks:
 def take_off(model: nn.Module) -> None:
     """Remove everything that [Hooks][] put on ``model``."""
     for one in reversed(model.__dict__.pop(INSTALLED, [])):
-        module, number = one.module, one.number
-        if one.kind == "before":
-            module._forward_pre_hooks.pop(number, None)
-            module._forward_pre_hooks_with_kwargs.pop(number, None)
-        elif one.kind == "after":
-            module._forward_hooks.pop(number, None)
-            module._forward_hooks_with_kwargs.pop(number, None)
-            module._forward_hooks_always_called.pop(number, None)
+        module = one.module
+        if one.handle is not None:
+            one.handle.remove()
+        elif one.kind == "stand-in":
+            module.__dict__.pop(one.name, None)
         elif one.kind == "heads":
             del module.__dict__[HEADS]
             core: Any = module

@@ -21,7 +21,7 @@ from unipetl.attaching.hooks import Hooks, take_off
 from unipetl.attaching.patches import PatchHook
 from unipetl.attaching.ports import InputHook, Item, OutputHook, Step, Tape
 from unipetl.attaching.prompts import argument_names, install_prompts, is_prompt_hook
-from unipetl.attaching.softmax import SOFTMAX_HOOKS, BeginSoftmax, EndSoftmax, FirstTape, JoinSoftmax, SoftmaxProgram
+from unipetl.attaching.softmax import SOFTMAX_HOOKS, FirstTape, JoinSoftmax, SoftmaxProgram, WithSoftmax
 from unipetl.attaching.state import Record, State
 from unipetl.forms import HeadAttention, Heads, Prompt
 from unipetl.insertion import Parallel, Sequential
@@ -71,7 +71,7 @@ def _let_compiled_code_see_hooks() -> None:
 
 
 def is_own_hook(hook: Callable[..., Any]) -> bool:
-    """Return whether a hook on a module is one that [install][] put there."""
+    """Return whether a hook on a module, or what stands before its forward, is one that [install][] put there."""
     own = (InputHook, OutputHook, EntryHook, PositionHook, VectorsHook, *SOFTMAX_HOOKS, *EXPERT_HOOKS)
     return isinstance(hook, own) or is_prompt_hook(hook)
 
@@ -173,8 +173,7 @@ def _softmax_program(model: nn.Module, ports: Ports, one: Placement) -> SoftmaxP
         scaling = site.softmax / math.sqrt(site.shape.key_dim)
         program = SoftmaxProgram(tape, site.query, site.shape.query_heads, scaling, inside=inside)
         ports.softmax[site.owner] = program
-        ports.hooks.before(core, BeginSoftmax(program))
-        ports.hooks.after(core, EndSoftmax(program), always=True)
+        ports.hooks.method(core, "forward", WithSoftmax(program, core.forward))
         ports.hooks.before(model.get_submodule(site.value.module), JoinSoftmax(program), with_kwargs=True)
     return program
 

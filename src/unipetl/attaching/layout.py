@@ -61,8 +61,8 @@ def require_rows(model: nn.Module, used: Iterable[Record], own: Iterable[str]) -
             for port in ports:
                 if port is not None and not all(seen.get((port.module, port.side), [False])[:calls]):
                     raise AttachError(_no_rows(one.site.name, f"{port.module!r} sees no rows of the batch there"))
-    for path in own:
-        if not all(seen.get((path, "output"), ())):
+    for path in own:  # what a call does not reach (a head beside it) is no evidence against; no call at all is
+        if not seen or not all(seen.get((path, "output"), ())):
             raise AttachError(_no_rows(path, "it gives no rows of the batch, and its parameters are trained"))
 
 

@@ -80,7 +80,9 @@ class OwnRows:
 
     def _one_by_one(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         batch = self.rows.batch
-        sizes = {one.shape[0] for one in (*args, *kwargs.values()) if isinstance(one, Tensor) and one.dim()}
+        shared = 1 if isinstance(self.module, nn.Embedding) else 0  # a list of positions is that of every row
+        given = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
+        sizes = {one.shape[0] for one in given if one.dim() > shared}
         size = max(sizes, default=0)
         if not sizes <= {1, size} or (batch is not None and size not in (1, batch)):
             raise AttachError(
@@ -92,7 +94,7 @@ class OwnRows:
         parts, order = [], []
         for own, members in self.kinds():
             index = places(members, each, next(own.parameters(recurse=False)).device)
-            choose = _chooser(index, size)
+            choose = _chooser(index, size, shared)
             result = own.forward(*map(choose, args), **{name: choose(value) for name, value in kwargs.items()})
             parts.append(_expanded(result, len(index)))
             order.append(index)
@@ -121,9 +123,11 @@ class PositionBias:
         return torch.cat(parts).index_select(0, torch.cat(order).argsort())
 
 
-def _chooser(index: Tensor, size: int) -> Callable[[Any], Any]:
+def _chooser(index: Tensor, size: int, shared: int) -> Callable[[Any], Any]:
+    """Return what takes rows out of tensors of more than ``shared`` axes."""
+
     def choose(value: Any) -> Any:
-        rows = isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == size
+        rows = isinstance(value, Tensor) and value.dim() > shared and value.shape[0] == size
         return value.index_select(0, index.to(value.device)) if rows else value
 
     return choose

@@ -26,7 +26,7 @@ from unipetl.attaching.ports import Change
 from unipetl.attaching.prompts import argument_names
 from unipetl.attaching.row_prompts import install_row_prompts
 from unipetl.attaching.rows import BeginStack, CheckBatch, Generating, Rows
-from unipetl.attaching.state import Record, State, state_of
+from unipetl.attaching.state import Record, State, parked_beside, state_of
 from unipetl.errors import AttachError
 from unipetl.forms import HeadAttention, Prompt
 from unipetl.planning import Placement
@@ -74,6 +74,7 @@ class Routing:
         own = own_values(model, rows, state, used)
         require_rows(model, used.values(), [path for path, values in own.items() if _differ(values)])
         hooks = Hooks(model)
+        _route_own(model, hooks, rows, own, used)  # first, so that what stands before a forward stands before this
         ports = Ports(model, hooks)
         heads: dict[str, tuple[Placement, list[GroupHead]]] = {}
         for level in range(max((len(stack) for stack in self.stacks), default=0)):
@@ -92,16 +93,15 @@ class Routing:
                     add_heads(model, ports, one, head)
         for one, members in heads.values():
             add_heads(model, ports, one, packed(members, rows.count))
+        hooks.before(model, CheckBatch(rows, argument_names(model)), with_kwargs=True)
+        for root in sorted({stack[0] for record in used.values() for stack in record.plan.stacks}):
+            stack = model.get_submodule(root)  # before all that asks how many rows there are
+            hooks.before(stack, BeginStack(rows, argument_names(stack)), with_kwargs=True)
+            hooks.after(stack, HoldUntilBackward(model, self, stack))
         ports.install()
-        _route_own(model, hooks, rows, own, used)
         install_row_prompts(model, hooks, rows, used)
         stacks = [[used[name] for name in stack] for stack in self.stacks]
         install_stack_hooks(model, hooks, list(used.values()), stacks)
-        for root in sorted({stack[0] for record in used.values() for stack in record.plan.stacks}):
-            stack = model.get_submodule(root)
-            hooks.before(stack, BeginStack(rows, argument_names(stack)), with_kwargs=True)
-            hooks.after(stack, HoldUntilBackward(model, self, stack))
-        hooks.before(model, CheckBatch(rows, argument_names(model)), with_kwargs=True)
         generate = getattr(model, "generate", None)
         if callable(generate):
             hooks.method(model, "generate", Generating(rows, generate))
@@ -199,7 +199,7 @@ def own_values(
     modules: dict[str, dict[str, tuple[nn.Parameter, ...]]] = {}
     for name, owners in trained.items():
         current = model.get_parameter(name)
-        base = next((record.parked[name] for record in active if name in record.parked), current)
+        base = next((parked_beside(model, record, name) for record in active if name in record.parked), current)
         own = {key: _own(model, record, name) for key, record in used.items() if name in record.parked}
         values = tuple(next((own[key] for key in stack if key in own), base) for stack in rows.stacks)
         if all(value is current for value in values):
@@ -228,7 +228,8 @@ def _route_own(
         module = model.get_submodule(path)
         own = OwnRows(module, path, rows, attributes, path in lookups)
         owner = model.get_submodule(path.rpartition(".")[0])
-        if hasattr(owner, "compute_bias") and not own.uniform:  # T5's positions: every row gets a bias of its own
+        positions = isinstance(module, nn.Embedding) and hasattr(owner, "compute_bias")
+        if positions and not own.uniform:  # T5's relative positions: every row gets a bias of its own
             hooks.method(owner, "compute_bias", PositionBias(owner, own))
         else:
             inside = next((other for other in modules if other != path and other.startswith(f"{path}.")), None)
@@ -249,4 +250,4 @@ def _lookups(model: nn.Module, used: Iterable[Record]) -> set[str]:
 
 
 def _own(model: nn.Module, record: Record, name: str) -> nn.Parameter:
-    return model.get_parameter(name) if record.active else record.parked[name]
+    return model.get_parameter(name) if record.active else parked_beside(model, record, name)

@@ -100,13 +100,14 @@ def size_of(names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]
 
 @dataclass
 class CheckBatch:
-    """Forward pre-hook on the model: compares its batch with the rows named."""
+    """Forward pre-hook on the model: compares its batch with the rows named. No stack is under way then."""
 
     rows: Rows
     names: tuple[str, ...]
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Check."""
+        """Check, and forget the call before."""
+        self.rows.batch = None
         size = size_of(self.names, args, kwargs)
         if size is not None:
             self.rows.check(size)

@@ -50,7 +50,6 @@ class SoftmaxProgram:
     scaling: float
     items: list[HeadItem] = field(default_factory=list)
     inside: bool = True
-    mode: Any = None
     q: Tensor | None = None
     own: int | None = None
     dropout: float | None = None
@@ -58,21 +57,13 @@ class SoftmaxProgram:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the call under way behind when the model is copied or pickled."""
-        return {**self.__dict__, "mode": None, "q": None, "own": None, "dropout": None, "gated": []}
+        return {**self.__dict__, "q": None, "own": None, "dropout": None, "gated": []}
 
     def begin(self) -> None:
-        """Watch for the softmax."""
+        """Forget the call before."""
         self.gated, self.q, self.own, self.dropout = [], None, None, None
         if self.inside:
             self.queries.value = None
-        self.mode = _WidenedSoftmax(self)
-        self.mode.__enter__()
-
-    def end(self) -> None:
-        """Stop watching."""
-        if self.mode is not None:
-            self.mode.__exit__(None, None, None)
-            self.mode = None
 
     def own_query(self) -> Tensor:
         """Return the model's queries (batch, heads, n, size), as the projection gave them."""
@@ -154,25 +145,17 @@ class _WidenedSoftmax(TorchFunctionMode):
 
 
 @dataclass
-class BeginSoftmax:
-    """Forward pre-hook on the attention."""
+class WithSoftmax:
+    """Stands before the attention's forward; hooks would not be told of a keyboard interrupt."""
 
     program: SoftmaxProgram
+    real: Any
 
-    def __call__(self, module: nn.Module, args: Any) -> None:
-        """Begin."""
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the attention with its softmax watched."""
         self.program.begin()
-
-
-@dataclass
-class EndSoftmax:
-    """Forward hook on the attention, called also when it fails."""
-
-    program: SoftmaxProgram
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        """End."""
-        self.program.end()
+        with _WidenedSoftmax(self.program):
+            return self.real(*args, **kwargs)
 
 
 @dataclass
@@ -187,4 +170,4 @@ class JoinSoftmax:
         return with_first_argument(args, kwargs, h)
 
 
-SOFTMAX_HOOKS = (BeginSoftmax, EndSoftmax, JoinSoftmax)
+SOFTMAX_HOOKS = (JoinSoftmax, WithSoftmax)

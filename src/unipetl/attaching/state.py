@@ -25,6 +25,7 @@ __all__ = [
     "Record",
     "State",
     "own_parameters",
+    "parked_beside",
     "retie",
     "state_of",
     "swap",
@@ -57,6 +58,10 @@ class Record:
     parked: dict[str, nn.Parameter] = field(default_factory=dict)
     owners: dict[str, tuple[str, ...]] = field(default_factory=dict)
     active: bool = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the numbers of structures, which another process gives otherwise."""
+        return {name: value for name, value in self.__dict__.items() if name != "structures"}
 
     @cached_property
     def structures(self) -> tuple[int, ...]:
@@ -185,11 +190,17 @@ def swap(model: nn.Module, record: Record) -> None:
 
     What was parked while the model was moved follows it now.
     """
-    for name, parked in record.parked.items():
-        current = model.get_parameter(name)
-        if parked.device != current.device or parked.dtype != current.dtype:
-            parked.data = parked.data.to(current.device, current.dtype)
+    for name in record.parked:
+        current, parked = model.get_parameter(name), parked_beside(model, record, name)
         for path in record.owners[name]:
             owner, _, last = path.rpartition(".")
             model.get_submodule(owner)._parameters[last] = parked
         record.parked[name] = current
+
+
+def parked_beside(model: nn.Module, record: Record, name: str) -> nn.Parameter:
+    """Return the parked parameter ``name``, moved to where the one in the model is and to its dtype."""
+    current, parked = model.get_parameter(name), record.parked[name]
+    if parked.device != current.device or parked.dtype != current.dtype:
+        parked.data = parked.data.to(current.device, current.dtype)
+    return parked

@@ -52,8 +52,8 @@ class Snapshot:
             hooks={f"{name}.{kind}": _hooks(module, kind) for name, module in modules.items() for kind in HOOKS},
             attributes={name: frozenset(vars(module)) for name, module in modules.items()},
             plain={
-                # a view of the config is made anew; what it views is the model's
-                f"{name}.{key}": id(getattr(value, "_unipetl_config", value))
+                # views of configs and what stands before a forward are made anew; what a view shows is the model's
+                f"{name}.{key}": id(type(value) if is_own_hook(value) else getattr(value, "_unipetl_config", value))
                 for name, module in modules.items()
                 for key, value in vars(module).items()
                 if key == "config" or callable(value)
