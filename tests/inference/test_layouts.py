@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import unipetl
-from unipetl.architectures import Columns, columns_of, find_sites
+from unipetl.architectures import Columns, Port, columns_of, find_sites
 from unipetl.inference import infer, infer_from_shapes
 from unipetl.inference.infer import _merge
 from unipetl.testing import check_architecture, randomize
@@ -173,6 +173,13 @@ def test_an_embedding_outside_the_base_model_is_no_place():
     found = infer(build_type("dinov3_vit"))
     assert found.base == "model"
     assert [one.embedding for one in found.architecture.stacks] == [""]
+
+
+def test_an_attention_that_turns_its_result_changes_it_afterwards():
+    model = build_type("mlcd_vision_model")
+    (attention,) = infer(model).architecture.stacks[0].attentions
+    assert attention.result == Port("self_attn", "output")
+    assert check_architecture(model, methods={"one": "parallel_adapter(rank=2, at=attention)"}) == {"one": "ok"}
 
 
 def test_a_model_without_weights_whose_layers_differ_is_refused():

@@ -187,6 +187,7 @@ def _table(
     sizes = _heads(model, one, roles, paths, x.shape[-1])
     if sizes is None:
         return None
+    result = _turned(container, inner, out, x) if container != block else None
     joint = surroundings(trace, block, x, out, min(first.start, inner.start if container != block else first.start))
     heads, attribute = sizes
     alone = [other for other in trace.attentions if other.path == one.path]
@@ -205,7 +206,7 @@ def _table(
         head_dim=attribute or "head_dim",
         heads=None if attribute else heads,
         reads=reads,
-        result=None if joint.dropped else Port(inside(block, joint.result), "output"),
+        result=None if joint.dropped and not result else Port(inside(block, result or joint.result), "output"),
         softmax=softmax,
     )
     own_linears = {
@@ -213,6 +214,13 @@ def _table(
     }
     linears = frozenset({*paths.values(), out.path, *(own_linears if container != block else ())})
     return Seen(table, joint, linears)
+
+
+def _turned(container: str, inner: Call, out: Call, x: torch.Tensor) -> str | None:
+    """Return the attention where it turns the output projection's result from (tokens, rows) to (rows, tokens)."""
+    if out.gave is None or inner.gave is None:
+        return None
+    return container if inner.gave.shape[:-1] == x.shape[:-1] != out.gave.shape[:-1] else None
 
 
 def _by_interface(model: nn.Module, one: Attention) -> bool:

@@ -92,7 +92,8 @@ def detaches_exactly(model: nn.Module, method: Method | str, call: Call, **attac
     Raises:
         CheckError: the law does not hold.
     """
-    before, bare = Snapshot.of(model), outputs(model, call)
+    bare = outputs(model, call)
+    before = Snapshot.of(model)  # after a call, in which a model may note things of its own
     attachment = scatter(attach(model, method, **attaching))
     loss = loss_of(model, call)
     if loss.requires_grad:
