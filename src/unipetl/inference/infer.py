@@ -290,7 +290,8 @@ def _entry(model: nn.Module, seen: Trace, root: str, block: str) -> tuple[str, s
     plain = [one for one in same if not list(one.module.children())] or same
     if not plain:  # functions lie between: anything that comes before the blocks lets gradients through
         last = [one for one in earlier if not list(one.module.children()) and one.gave.dim() >= 3]  # type: ignore[union-attr]
-        return (tokens or (inside[id(last[-1].module)] if last else "")), ""
+        alike = [one for one in last if one.gave.shape == first.read.shape] or last  # type: ignore[union-attr]
+        return (tokens or (inside[id(alike[-1].module)] if alike else "")), ""
     entry = plain[0]
     summed = entry.read is not None and entry.read.dim() == 3 and entry.read.is_floating_point()
     return inside[id(entry.module)], tokens if summed else ""

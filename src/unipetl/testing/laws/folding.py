@@ -32,6 +32,7 @@ def folds_and_unfolds(
     Raises:
         CheckError: the law does not hold.
     """
+    outputs(model, call)  # in which a model may note things of its own
     bare = Snapshot.of(model)
     attachment = scatter(attach(model, method, **attaching))
     attached, wanted = Snapshot.of(model), outputs(model, call)
