@@ -16,7 +16,9 @@ WORSE = [text.replace("mere", "pere") if number % 3 else text for number, text i
 
 
 def finished(folder, metric, rows):
-    empty = {one.name: 0 for one in dataclasses.fields(RunResult)}
+    nothing = {"str": "", "dict": {}, "bool": False}
+    kinds = {one.name: str(one.type).partition("[")[0] for one in dataclasses.fields(RunResult)}
+    empty = {name: nothing.get(kind, 0) for name, kind in kinds.items()}
     write_json(folder / "metrics.json", {**empty, "path": None, "metric": metric, "metrics": {}})
     write_lines(RunDirectory(folder).predictions, rows)
     return folder

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from unipetl import notation
-from unipetl.architectures import Architecture, Site, find_sites, join_path, table_of
+from unipetl.architectures import Architecture, Site, find_blocks, find_sites, join_path, table_of
 from unipetl.errors import ArchitectureError, PlanError
 from unipetl.inference import Inferred, base_path, infer, infer_from_shapes
 from unipetl.method import Method
@@ -62,19 +62,20 @@ def plan(
         placements=placements,
         groups=groups,
         trained=trained,
-        stacks=_entries(sites),
+        stacks=_entries(module, base, sites),
         head=head if is_task_head(module) else (),
         base_parameters=sum(parameter.numel() for parameter in own_parameters(module).values()),
         notes=unreached(method, module, base, table),
     )
 
 
-def _entries(sites: tuple[Site, ...]) -> tuple[tuple[str, str, str], ...]:
+def _entries(model: nn.Module, base: str, sites: tuple[Site, ...]) -> tuple[tuple[str, str, str], ...]:
+    first = {site.stack: (find_blocks(model, base, site.stack) or [""])[0] for site in sites}
     found = {
         (
             site.stack_root,
             join_path(site.stack_root, site.stack.entry) if site.stack.entry else "",
-            join_path(site.stack_root, f"{site.stack.blocks}.0".replace(".*.", ".0.")),
+            first[site.stack],
         )
         for site in sites
     }
