@@ -104,7 +104,9 @@ def page(data: dict[str, Any]) -> str:
         "",
         f"Model types that transformers {data['transformers']} builds from their default configs, made small and",
         "random, went through the laws of `unipetl.testing` with each method: identity at initialisation, gradients,",
-        "the base left alone, exact detaching, saving and loading, padding, and generation with a cache as without.",
+        "the base left alone, exact detaching, saving and loading, folding, gradient checkpointing of both kinds,",
+        "bfloat16, padding, and generation with a cache as without. (torch.compile is not part of it:",
+        "`check_architecture(model, compiled=True)` checks it for one model.)",
         "This page is written by `nox -s coverage_models`.",
         "",
         f"Of {len(rows)} types, {len(checked)} could be built and called; the rest are listed below with their reason."
