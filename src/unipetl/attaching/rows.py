@@ -149,6 +149,3 @@ class Generating:
             return self.real(*args, **kwargs)
         finally:
             self.rows.generating = before
-
-
-ROW_HOOKS = (CheckBatch, BeginStack)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unipetl.architectures import Site
-from unipetl.attaching import Attachment
+from unipetl.attaching import Attachment, attach
 from unipetl.errors import InteropError
-from unipetl.method import Modification
+from unipetl.method import Method, Modification, Trained
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,21 @@ class Wanted:
     values: dict[str, dict[str, Tensor]]
     rest: dict[str, Tensor]
     shared: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Own:
+    """The model's own parameters that a method trains.
+
+    Attributes:
+        groups: the groups of parameters the method names.
+        train_head: whether the task head is among them.
+        values: name of a parameter in the model -> its value in the file.
+    """
+
+    groups: tuple[Trained, ...]
+    train_head: bool
+    values: dict[str, Tensor]
 
 
 def modifications_of(sites: Sequence[Site], wanted: Mapping[str, Any], build: Any) -> tuple[Modification, ...]:
@@ -70,7 +85,24 @@ def _narrowed(name: str, here: Sequence[Site], chosen: Sequence[Site]) -> Iterab
         yield narrow
 
 
-def fill(attachment: Attachment, wanted: Wanted, own: Mapping[str, Tensor]) -> None:
+def attach_filled(model: nn.Module, wanted: Wanted, own: Own, name: str) -> Attachment:
+    """Attach what a file describes, with its values; all or nothing.
+
+    Raises:
+        InteropError: a value has another shape than its place, or none.
+        AttachError: the name is taken.
+    """
+    method = Method(modifications=wanted.modifications, train=own.groups)
+    attachment = attach(model, method, name=name, train_head=own.train_head)
+    try:
+        _fill(attachment, wanted, own.values)
+    except BaseException:
+        attachment.detach()
+        raise
+    return attachment
+
+
+def _fill(attachment: Attachment, wanted: Wanted, own: Mapping[str, Tensor]) -> None:
     """Copy the wanted values into a fresh attachment; ``own`` are those of the model's own parameters, by name.
 
     Raises:

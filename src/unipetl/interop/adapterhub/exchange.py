@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unipetl.attaching import Attachment, attach, detach
+from unipetl.attaching import Attachment
 from unipetl.attaching.state import Record, own_parameters, state_of
 from unipetl.errors import InteropError
 from unipetl.interop.adapterhub import files
@@ -22,10 +22,9 @@ from unipetl.interop.adapterhub.pool import Pool
 from unipetl.interop.adapterhub.prefix import Spec as PrefixSpec
 from unipetl.interop.adapterhub.prefix import read_prefix
 from unipetl.interop.adapterhub.settings import read_settings
-from unipetl.interop.peft.inplace import Own, read_own
+from unipetl.interop.peft.inplace import read_own
 from unipetl.interop.peft.names import name_of_base
-from unipetl.interop.wanted import Wanted, fill, modifications_of
-from unipetl.method import Method
+from unipetl.interop.wanted import Own, Wanted, attach_filled, modifications_of
 
 
 def load(
@@ -56,14 +55,7 @@ def load(
     own = Own((), False, {})
     if folder.head is not None:
         own = read_own(layout.places, head_tensors(folder.head, folder.adapter, model), prefix="")
-    method = Method(modifications=wanted.modifications, train=own.groups)
-    attachment = attach(model, method, name=name, train_head=own.train_head)
-    try:
-        fill(attachment, wanted, own.values)
-    except BaseException:
-        detach(model, name)
-        raise
-    return attachment
+    return attach_filled(model, wanted, own, name)
 
 
 def export(

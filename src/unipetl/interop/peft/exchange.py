@@ -7,15 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unipetl.attaching import Attachment, attach, detach
+from unipetl.attaching import Attachment
 from unipetl.attaching.state import own_parameters, state_of
 from unipetl.errors import InteropError
 from unipetl.forms import HeadAttention, Prompt, Rescale
 from unipetl.interop.peft import files, ia3, lora, virtual
 from unipetl.interop.peft.inplace import read_own, write_own
 from unipetl.interop.peft.names import PREFIX, Places, name_of_base, task_of
-from unipetl.interop.wanted import Wanted, fill
-from unipetl.method import Method
+from unipetl.interop.wanted import Wanted, attach_filled
 
 _TYPES = ("LORA", "IA3", "PREFIX_TUNING", "PROMPT_TUNING")
 
@@ -42,14 +41,7 @@ def load(model: nn.Module, path: str | Path, *, name: str = "default", shift_pos
     wanted = _wanted(kind, folder, places, shift_positions=shift_positions)
     prefix = PREFIX if kind in ("LORA", "IA3") else "base_model."
     own = read_own(places, wanted.rest, prefix)
-    method = Method(modifications=wanted.modifications, train=own.groups)
-    attachment = attach(model, method, name=name, train_head=own.train_head)
-    try:
-        fill(attachment, wanted, own.values)
-    except BaseException:
-        detach(model, name)
-        raise
-    return attachment
+    return attach_filled(model, wanted, own, name)
 
 
 def export(

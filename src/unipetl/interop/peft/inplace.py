@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import get_args
 
 import torch
@@ -13,25 +12,11 @@ from torch import Tensor, nn
 from unipetl.attaching.state import CHILD
 from unipetl.errors import InteropError, PlanError
 from unipetl.interop.peft.names import OWN_HEADS, PREFIX, Places
+from unipetl.interop.wanted import Own
 from unipetl.method import Method, Trained
 from unipetl.planning import plan
 
 _GROUPS = tuple(group for group in get_args(Trained) if group != "all")
-
-
-@dataclass(frozen=True)
-class Own:
-    """The model's own parameters that a method trains.
-
-    Attributes:
-        groups: the groups of parameters the method names.
-        train_head: whether the task head is among them.
-        values: name of a parameter in the model -> its value in the file.
-    """
-
-    groups: tuple[Trained, ...]
-    train_head: bool
-    values: dict[str, Tensor]
 
 
 def read_own(places: Places, tensors: Mapping[str, Tensor], prefix: str = PREFIX) -> Own:
