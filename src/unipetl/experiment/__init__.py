@@ -5,8 +5,9 @@ Names are imported when first used, so that this import is light.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from unipetl import lazily
 
 _HOMES = {
     "ComparePlan": "unipetl.experiment.grid",
@@ -68,11 +69,7 @@ if TYPE_CHECKING:
     from unipetl.experiment.use import predict as predict
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'unipetl.experiment' has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+__getattr__ = lazily.names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

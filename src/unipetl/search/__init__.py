@@ -5,8 +5,9 @@ Names are imported when first used, so that this import is light.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from unipetl import lazily
 
 _HOMES = {
     "Search": "unipetl.search.definition",
@@ -28,11 +29,7 @@ if TYPE_CHECKING:
     from unipetl.search.space import Space as Space
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'unipetl.search' has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+__getattr__ = lazily.names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:
