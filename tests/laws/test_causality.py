@@ -50,13 +50,22 @@ def test_planted_mask_without_causality(monkeypatch):
         mask, key, value, kwargs = real(module, query, key, value, mask, length, implementation, kwargs)
         return None, key, value, {**kwargs, "is_causal": False}
 
+    monkeypatch.setattr(heads, "is_possible", lambda *_: False)
     monkeypatch.setattr(heads, "widen", planted)
     for name in ("gpt2", "llama", "bart", "whisper"):
         with broken("before token 1"):
             law(fresh(family_named(name)), SMALL["prefix_tuning"])
 
 
+def test_planted_gate_without_causality(monkeypatch):
+    real = heads.gated
+    monkeypatch.setattr(heads, "gated", lambda *given: real(*given[:4], None, given[5], False))
+    for name in ("gpt2", "llama", "bart", "whisper"):
+        with broken("before token 1"):
+            law(fresh(family_named(name)), SMALL["prefix_tuning"])
+
+
 def test_planted_result_that_ignores_the_token(monkeypatch):
-    monkeypatch.setattr("unipetl.attaching.ports.Change.add_to", lambda self, h, change: torch.ones_like(h))
+    monkeypatch.setattr("unipetl.attaching.ports.Change.added", lambda self, h, x: torch.ones_like(h))
     with broken("result at token 1"):
         law(fresh(family_named("gpt2")), "pfeiffer(rank=2)")

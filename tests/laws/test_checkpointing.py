@@ -86,11 +86,11 @@ def test_planted_recomputation_that_differs(monkeypatch):
 
     calls = []
 
-    def planted(self, h, change):
+    def planted(self, h, x):
         calls.append(0)
-        return h + change * (1 + 1e-6 * len(calls))
+        return h + self.delta(x) * (1 + 1e-6 * len(calls))
 
-    monkeypatch.setattr(Change, "add_to", planted)
+    monkeypatch.setattr(Change, "added", planted)
     with broken("with checkpointing|the gradient of"):
         law(fresh(family_named("gpt2")), SMALL["lora"])
 

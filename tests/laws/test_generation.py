@@ -81,6 +81,7 @@ def test_planted_prefix_that_enters_the_cache_once_only(monkeypatch):
     def planted(items, query, key, value):
         return real(items, query, key, value) if query.shape[2] > 1 else (query, *_unlearned(items, key, value))
 
+    monkeypatch.setattr(heads, "is_possible", lambda *_: False)
     monkeypatch.setattr(heads, "_prepend", planted)
     model = fresh(family_named("gpt2"))
     with broken("with a cache"):
@@ -100,10 +101,38 @@ def test_planted_prompt_without_its_mask_when_cached(monkeypatch):
 
 
 def test_planted_mask_that_lets_padding_in(monkeypatch):
+    monkeypatch.setattr(heads, "is_possible", lambda *_: False)
     monkeypatch.setattr(heads, "widen", _without_padding_mask(heads.widen))
     model = fresh(family_named("llama"))
     with broken("of a padded prompt"):
         row_generates_alone(model, SMALL["prefix_tuning"], prompt(model, padding="left"))
+
+
+def test_planted_gate_that_lets_padding_in(monkeypatch):
+    real = heads.gated
+
+    def planted(module, query, own, learned, mask, *rest):
+        return real(
+            module, query, own, learned, None if mask is None else torch.zeros_like(mask, dtype=query.dtype), *rest
+        )
+
+    monkeypatch.setattr(heads, "gated", planted)
+    with broken("of a padded prompt"):
+        model = fresh(family_named("llama"))
+        row_generates_alone(model, SMALL["prefix_tuning"], prompt(model, padding="left"))
+
+
+def test_planted_gate_that_forgets_the_learned_keys_when_cached(monkeypatch):
+    real = heads.gated
+
+    def planted(module, query, own, learned, *rest):
+        learned = learned if query.shape[2] > 1 else (learned[0] * 0, learned[1])
+        return real(module, query, own, learned, *rest)
+
+    monkeypatch.setattr(heads, "gated", planted)
+    model = fresh(family_named("gpt2"))
+    with broken("with a cache"):
+        generates_the_same_without_cache(model, SMALL["prefix_tuning"], prompt(model))
 
 
 def _without_padding_mask(real):

@@ -1,4 +1,4 @@
-"""Two small hooks at the start of a stack: gradients for checkpointing, positions for rotary models."""
+"""Small hooks at the start of a stack: gradients for checkpointing, positions for rotary models, nothing kept."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from unipetl.forms.head_attention import HeadAttentionDelta
 
 
 @dataclass
@@ -45,6 +47,25 @@ class VectorsHook:
             return None
         vectors = vectors.detach().requires_grad_(True).clone()
         return ((vectors, *args[1:]), kwargs) if first else (args, {**kwargs, "inputs_embeds": vectors})
+
+
+@dataclass
+class BeginHook:
+    """Drops what learned keys and values were computed to be, unless the call goes on with a cache of its own.
+
+    One sequence is generated with one set of values; the next one may follow a change that left no trace.
+    """
+
+    deltas: tuple[HeadAttentionDelta, ...]
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Drop it."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return
+        cache = kwargs.get("past_key_values")
+        if cache is None or not cache.get_seq_length():
+            for delta in self.deltas:
+                delta.begin()
 
 
 @dataclass

@@ -120,8 +120,8 @@ class _AtExperts:
         result: Tensor = self.change.delta(x, self.visit, 1.0 if multiplies else 0.0)
         return result
 
-    def add_to(self, h: Tensor, change: Tensor) -> Tensor:
-        return self.change.add_to(h, change)
+    def added(self, h: Tensor, x: Tensor) -> Tensor:
+        return self.change.add_to(h, self.delta(x))
 
 
 def _visiting(step: Step, visit: Visit) -> Step:

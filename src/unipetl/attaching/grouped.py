@@ -20,23 +20,7 @@ from unipetl.composition import Multiply
 from unipetl.errors import AttachError
 from unipetl.forms.form import view_with
 from unipetl.forms.head_attention import HeadAttentionDelta
-
-
-class _State:
-    """What a stack was made from; equal as long as it need not be made anew.
-
-    It holds on to the values' memory, so that no other values can come to lie there meanwhile.
-    """
-
-    def __init__(self, values: Sequence[Tensor], training: bool) -> None:
-        self.memory = [value.detach() for value in values]
-        mixed = torch.is_autocast_enabled(values[0].device.type) if values else False  # what an MLP computes differs
-        self.facts = [(one._version, one.data_ptr(), one.dtype) for one in self.memory], training, mixed
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _State) and self.facts == other.facts
-
-    __hash__ = None  # type: ignore[assignment]
+from unipetl.forms.kept import Kept
 
 
 @dataclass
@@ -54,7 +38,7 @@ class Group:
     distinct: list[Change] = field(init=False)
     which: list[int] = field(init=False)
     watched: list[Tensor] = field(init=False)
-    kept: tuple[_State, Change] | None = field(default=None, init=False)
+    kept: Kept[Change] = field(default_factory=Kept, init=False)
     indices: dict[tuple[int, torch.device], Tensor] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -77,12 +61,7 @@ class Group:
         """Return one change for these rows: the one they share, or one with parameters (rows, ...)."""
         if len(self.distinct) == 1:
             return self.distinct[0]
-        if torch.compiler.is_compiling() or torch.is_grad_enabled() or any(p.is_inference() for p in self.watched):
-            return self._stacked()
-        state = _State(self.watched, self.distinct[0].training)
-        if self.kept is None or self.kept[0] != state:
-            self.kept = state, self._stacked()
-        return self.kept[1]
+        return self.kept.get(self.watched, self.distinct[0].training, self._stacked)
 
     def _stacked(self) -> Change:
         first = self.distinct[0]
@@ -128,7 +107,7 @@ class Group:
 
     def delta(self, change: Change, x: Tensor) -> Tensor:
         """Return the change for these rows' x (rows, n, features), one attachment at a time if the form says so."""
-        if len(self.distinct) == 1 or change.delta.by_row:
+        if self._at_once(change):
             return change.delta(x)
         parts, order = [], []
         for number, one in enumerate(self.distinct):
@@ -139,10 +118,15 @@ class Group:
             order += rows
         return torch.cat(parts).index_select(0, torch.tensor(order, device=x.device).argsort())
 
+    def _at_once(self, change: Change) -> bool:
+        return len(self.distinct) == 1 or change.delta.by_row
+
     def added(self, h: Tensor, x: Tensor) -> Tensor:
         """Return h (rows named, n, features) with these rows' changes added, which read ``x``."""
-        change = self.change()
-        return self.put(h, change.add_to(self.of(h), self.delta(change, self.of(x))))
+        change, own, read = self.change(), self.of(h), self.of(x)
+        if self._at_once(change):
+            return self.put(h, change.added(own, read))
+        return self.put(h, change.add_to(own, self.delta(change, read)))
 
     def multiplied(self, h: Tensor, x: Tensor) -> Tensor:
         """Return h with these rows multiplied by their factors, which read ``x``."""
@@ -212,6 +196,11 @@ class GroupHead(HeadItem):
             return key, value
         return tuple(self._rows.put(one.new_zeros(batch, *one.shape[1:]), one) for one in (key, value))  # type: ignore[return-value]
 
+    @property
+    def partial(self) -> bool:
+        """Whether some rows have none."""
+        return not self._rows.whole
+
     def own_keys_values(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return the keys and values of these rows alone; ``batch`` counts all."""
         delta = self._rows.change().delta
@@ -247,6 +236,11 @@ class PackedHeads(HeadItem):
     groups: Sequence[GroupHead] = ()
     offsets: Sequence[Sequence[int]] = ()
     lengths: Sequence[int] = ()
+
+    @property
+    def partial(self) -> bool:
+        """Whether some rows have fewer keys than others."""
+        return min(self.lengths) != self.length
 
     @property
     def length(self) -> int:

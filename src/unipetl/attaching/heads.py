@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unipetl.architectures import Projection, columns_of
+from unipetl.attaching.gated import gated, is_possible
 from unipetl.attaching.ports import Change, Tape
 from unipetl.composition import Gate
 from unipetl.errors import AttachError
@@ -50,6 +51,11 @@ class HeadItem:
     def has_query(self) -> bool:
         """Whether it computes a query of its own."""
         return self.delta.layer_norm is not None
+
+    @property
+    def partial(self) -> bool:
+        """Whether some rows have only some of its keys."""
+        return False
 
     @property
     def length(self) -> int:
@@ -116,6 +122,10 @@ def attention(
     original = query
     if not program.gated:
         output, weights = inner(module, query, key, value, attention_mask, **kwargs)
+    elif _together(program.gated) and is_possible(inner, query, key, value, attention_mask, kwargs):
+        learned = _learned(program.gated, query)
+        causal = kwargs.get("is_causal")
+        output, weights = gated(module, query, (key, value), learned, attention_mask, scaling, causal), None
     else:
         length = sum(_length(item) for item in program.gated)
         mask, key, value, kwargs = widen(module, query, key, value, attention_mask, length, implementation, kwargs)
@@ -129,6 +139,23 @@ def attention(
         own = item.own_query(original) if item.has_query else original
         output = item.joined(output, own, scaling, dropout)
     return output, weights
+
+
+def _together(items: Sequence[HeadItem]) -> bool:
+    """Return whether every row sees all learned keys, by the model's own queries."""
+    return not any(item.has_query or item.partial for item in items)
+
+
+def _learned(items: Sequence[HeadItem], query: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the learned keys and the learned values, (batch or 1, key heads, l, size) each."""
+    blocks = [item.keys_values(query.shape[0], query.dtype) for item in items]
+    if len(blocks) == 1:
+        return blocks[0]
+    size = max(key.shape[0] for key, _ in blocks)
+    keys, values = zip(
+        *((key.expand(size, -1, -1, -1), value.expand(size, -1, -1, -1)) for key, value in blocks), strict=True
+    )
+    return torch.cat(keys, dim=2), torch.cat(values, dim=2)
 
 
 def _length(item: HeadItem) -> int:

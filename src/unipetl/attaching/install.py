@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from unipetl.architectures import Port
-from unipetl.attaching.entry import EntryHook, PositionHook, VectorsHook
+from unipetl.attaching.entry import BeginHook, EntryHook, PositionHook, VectorsHook
 from unipetl.attaching.experts import EXPERT_HOOKS, install_experts
 from unipetl.attaching.heads import HeadItem
 from unipetl.attaching.hooks import Hooks, take_off
@@ -24,6 +24,7 @@ from unipetl.attaching.prompts import argument_names, install_prompts, is_prompt
 from unipetl.attaching.softmax import SOFTMAX_HOOKS, FirstTape, JoinSoftmax, SoftmaxProgram, WithSoftmax
 from unipetl.attaching.state import Record, State
 from unipetl.forms import HeadAttention, Heads, Prompt
+from unipetl.forms.head_attention import HeadAttentionDelta
 from unipetl.insertion import Parallel, Sequential
 from unipetl.planning import Placement
 from unipetl.representation import rank
@@ -72,7 +73,7 @@ def _let_compiled_code_see_hooks() -> None:
 
 def is_own_hook(hook: Callable[..., Any]) -> bool:
     """Return whether a hook on a module, or what stands before its forward, is one that [install][] put there."""
-    own = (InputHook, OutputHook, EntryHook, PositionHook, VectorsHook, *SOFTMAX_HOOKS, *EXPERT_HOOKS)
+    own = (InputHook, OutputHook, BeginHook, EntryHook, PositionHook, VectorsHook, *SOFTMAX_HOOKS, *EXPERT_HOOKS)
     return isinstance(hook, own) or is_prompt_hook(hook)
 
 
@@ -190,10 +191,23 @@ def install_stack_hooks(
         if entry:
             hooks.after(model.get_submodule(entry), EntryHook(block))
         hooks.before(model.get_submodule(root), VectorsHook(block), with_kwargs=True)
+    for root, deltas in _learned_keys(active).items():
+        hooks.before(model.get_submodule(root), BeginHook(tuple(deltas)), with_kwargs=True)
     for root in sorted({root for record in active for root in record.rotary}):
         stack = model.get_submodule(root)
         rows = tuple(any(root in record.rotary for record in row) for row in stacks)
         hooks.before(stack, PositionHook(argument_names(stack), rows), with_kwargs=True)
+
+
+def _learned_keys(active: Sequence[Record]) -> dict[str, list[HeadAttentionDelta]]:
+    """Return the learned keys and values in each stack, by the stack's path."""
+    found: dict[str, list[HeadAttentionDelta]] = {}
+    for record in active:
+        for one in record.plan.placements:
+            delta = record.changes[one.key].delta
+            if isinstance(delta, HeadAttentionDelta):
+                found.setdefault(one.site.stack_root, []).append(delta)
+    return found
 
 
 def _checkpointed(model: nn.Module, block: str) -> nn.Module:

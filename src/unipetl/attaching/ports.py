@@ -16,6 +16,7 @@ from unipetl.architectures import Columns
 from unipetl.composition import Add, Multiply
 from unipetl.forms import Delta
 from unipetl.forms.form import by_row
+from unipetl.forms.recompute import recomputed
 from unipetl.method import Modification
 
 
@@ -35,15 +36,26 @@ class Change(nn.Module):
         if self.scale is not None:
             nn.init.ones_(self.scale)
 
+    def added(self, h: Tensor, x: Tensor) -> Tensor:
+        """Return ``h + s * delta(x)`` in the dtype of ``h``."""
+        return self.delta.added(h, x, self.factor)
+
     def add_to(self, h: Tensor, change: Tensor) -> Tensor:
         """Return ``h + s * change`` in the dtype of ``h``; both of any equal shape."""
-        change = change.to(h.dtype)
+        change, scale = change.to(h.dtype), self.factor
+        if isinstance(scale, Tensor):
+            return h + by_row(scale.to(h.dtype), h) * change
+        return torch.add(h, change, alpha=scale)
+
+    @property
+    def factor(self) -> float | Tensor:
+        """The scale s: a number, or the learned one."""
         if self.scale is not None:
-            return h + by_row(self.scale.to(h.dtype), h) * change
+            return self.scale
         composition = self.modification.composition
         scale = composition.scale if isinstance(composition, Add) else 1.0
         assert isinstance(scale, float)
-        return torch.add(h, change, alpha=scale)
+        return scale
 
 
 class Tape:
@@ -102,7 +114,9 @@ class Step:
         result = h
         for item in self.items:
             if isinstance(item.change.modification.composition, Multiply):
-                result = result * item.change.delta(h)
+                factor = item.change.delta(h)
+                with recomputed(result):
+                    result = result * factor
         for item in self.items:
             if isinstance(item.change.modification.composition, Multiply):
                 continue
@@ -112,7 +126,7 @@ class Step:
                 x = own_input
             if item.norm is not None:
                 x = item.norm.forward(x)
-            result = item.change.add_to(result, item.change.delta(x))
+            result = item.change.added(result, x)
         return result
 
 

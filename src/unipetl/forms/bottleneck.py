@@ -32,6 +32,8 @@ from unipetl.forms.form import (
     affine,
     by_row,
     normal_,
+    plus_affine,
+    projected,
     uniform_,
     zero_,
 )
@@ -155,23 +157,40 @@ class BottleneckDelta(Delta):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features), in the dtype of ``x``."""
-        form, dtype = self.form, x.dtype
-        if self.layer_norm is not None and form.layer_norm == "in":
-            x = self.layer_norm(x)
-        z = affine(x, self.down.to(dtype), _cast(self.down_bias, dtype))
-        if self.gate is None:
-            z = ACTIVATIONS[form.activation](z)
-        else:
-            gate = affine(x, self.gate.to(dtype), _cast(self.gate_bias, dtype))
-            z = ACTIVATIONS[form.activation](gate) * z
-        if form.dropout:
-            z = nn.functional.dropout(z, form.dropout, self.training)
+        form, z = self.form, self._inner(x)
         change = affine(z, self.up.to(z.dtype), _cast(self.up_bias, z.dtype))
         if self.layer_norm is not None and form.layer_norm == "out":
             scale = self.inner_scale
             factor = form.inner_scale if scale is None else by_row(scale.to(change.dtype), change)
             change = self.layer_norm(change * factor)
         return change
+
+    def added(self, h: Tensor, x: Tensor, scale: float | Tensor) -> Tensor:
+        """Return ``h + scale * self(x)``; the scale meets the r hidden units, unless a layer norm comes after them."""
+        if self.form.layer_norm == "out":
+            return super().added(h, x, scale)
+        z = self._inner(x)
+        if self.up_bias is None:
+            return plus_affine(h, z, self.up, scale)
+        bias = self.up_bias.to(z.dtype)
+        if isinstance(scale, Tensor):
+            scale = scale.to(z.dtype)
+            z, bias = by_row(scale, z) * z, scale * bias
+        elif scale != 1.0:
+            z, bias = scale * z, scale * bias
+        return h + affine(z, self.up.to(z.dtype), bias).to(h.dtype)
+
+    def _inner(self, x: Tensor) -> Tensor:
+        """Map (..., in_features) to the hidden units (..., r)."""
+        form = self.form
+        if self.layer_norm is not None and form.layer_norm == "in":
+            x = self.layer_norm(x)
+        z = projected(x, self.down, self.down_bias)
+        if self.gate is None:
+            z = ACTIVATIONS[form.activation](z)
+        else:
+            z = ACTIVATIONS[form.activation](projected(x, self.gate, self.gate_bias)) * z
+        return nn.functional.dropout(z, form.dropout, self.training) if form.dropout else z
 
 
 def _cast(bias: nn.Parameter | None, dtype: torch.dtype) -> Tensor | None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unipetl.axis import Axis
+from unipetl.forms.recompute import recomputed
 
 Init = Literal["bert", "lora"]
 LayerNormAt = Literal["none", "in", "out"]
@@ -81,6 +82,19 @@ class Delta(nn.Module):
     def reset(self, generator: torch.Generator) -> None:
         """Draw the initial values, in place, from ``generator`` (which lives on the CPU)."""
 
+    def added(self, h: Tensor, x: Tensor, scale: float | Tensor) -> Tensor:
+        """Return ``h + scale * self(x)`` in the dtype of ``h``; a form may know a shorter way than this.
+
+        Args:
+            h: (..., out features).
+            x: what the form reads, (..., in features).
+            scale: a number, a learned one (1,), or one for each row (rows, 1).
+        """
+        change = self(x).to(h.dtype)
+        if isinstance(scale, Tensor):
+            return h + by_row(scale.to(h.dtype), h) * change
+        return torch.add(h, change, alpha=scale)
+
     def stacked(self, others: Sequence[Delta]) -> Delta:
         """Return a view of this with the parameters of ``others``, itself among them, stacked along a first axis."""
         found = stack_modules(others)
@@ -122,6 +136,30 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if bias is None:
         return torch.bmm(x, weight.transpose(1, 2))
     return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+
+
+def projected(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Map x as [affine][] does, without keeping it for backward where backward can compute it again."""
+    if x.dtype == torch.float32 and not torch.compiler.is_compiling() and torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))  # here, or autocast keeps a copy of each reader's own
+    with recomputed(x):
+        return affine(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+
+def plus_affine(h: Tensor, z: Tensor, weight: Tensor, scale: float | Tensor) -> Tensor:
+    """Return ``h + scale * affine(z, weight)`` in the dtype of ``h``, in one product where dtypes allow.
+
+    The scale meets z (..., r), and never the many features of h, forward or backward.
+    """
+    if isinstance(scale, Tensor):
+        z, scale = by_row(scale.to(z.dtype), z) * z, 1.0
+    weight = weight.to(z.dtype)
+    if h.dtype != z.dtype or h.shape[:-1] != z.shape[:-1]:
+        return torch.add(h, affine(z, weight).to(h.dtype), alpha=scale)
+    if weight.dim() == 3:
+        return torch.baddbmm(h, z, weight.transpose(1, 2), alpha=scale)
+    flat = torch.addmm(h.reshape(-1, h.shape[-1]), z.reshape(-1, z.shape[-1]), weight.T, alpha=scale)
+    return flat.view(h.shape)
 
 
 def by_row(values: Tensor, like: Tensor) -> Tensor:

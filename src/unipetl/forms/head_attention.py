@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from unipetl.axis import refuse_truth
 from unipetl.forms.form import CastLayerNorm, Delta, Form, Heads, Init, Shape, normal_, uniform_, view_with, zero_
+from unipetl.forms.kept import Kept
 
 
 class Mlp(BaseModel):
@@ -101,6 +102,7 @@ class HeadReparametrization(Delta):
         self.hidden_bias = nn.Parameter(torch.empty(mlp.width))
         self.out = nn.Parameter(torch.empty(sum(self.sizes), mlp.width))
         self.out_bias = nn.Parameter(torch.empty(sum(self.sizes)))
+        self.kept: Kept[Tensor] = Kept()
 
     def reset(self, generator: torch.Generator) -> None:
         """Draw torch's defaults for an embedding and two linear layers; for ``lora`` the values start at 0."""
@@ -120,9 +122,15 @@ class HeadReparametrization(Delta):
         """Return the ``index``-th attention's keys and values, each (l, heads * head size)."""
         start = sum(self.sizes[: 2 * index])
         middle, end = start + self.sizes[2 * index], start + sum(self.sizes[2 * index : 2 * index + 2])
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():  # layers under checkpoints are computed alone
+            both = self._computed(slice(start, end))
+            return both[:, : middle - start], both[:, middle - start :]
+        every = self.kept.get(list(self.parameters()), None, lambda: self._computed(slice(None)))
+        return every[:, start:middle], every[:, middle:end]
+
+    def _computed(self, rows: slice) -> Tensor:
         hidden = torch.tanh(nn.functional.linear(self.embedding, self.hidden, self.hidden_bias))
-        both = nn.functional.linear(hidden, self.out[start:end], self.out_bias[start:end])
-        return both[:, : middle - start], both[:, middle - start :]
+        return nn.functional.linear(hidden, self.out[rows], self.out_bias[rows])
 
 
 class HeadAttentionDelta(Delta):
@@ -140,6 +148,7 @@ class HeadAttentionDelta(Delta):
         self.key = nn.Parameter(torch.empty(form.length, shape.key_heads * shape.key_dim)) if direct else None
         self.value = nn.Parameter(torch.empty(form.length, shape.key_heads * shape.value_dim)) if direct else None
         self.layer_norm = CastLayerNorm(shape.width) if form.layer_norm == "in" else None
+        self.kept: Kept[tuple[Tensor, Tensor]] = Kept()
 
     def reset(self, generator: torch.Generator) -> None:
         """Draw the initial values (see ``init``)."""
@@ -171,22 +180,35 @@ class HeadAttentionDelta(Delta):
         result = view_with(self, values, {"layer_norm": norms[0].stacked(norms)} if norms else None)
         assert isinstance(result, HeadAttentionDelta)
         result._shared = (None,)
+        result.kept = Kept()
         return result
+
+    def begin(self) -> None:
+        """Note that a sequence begins: nothing is kept from the one before."""
+        self.kept.drop()
+        if self._shared[0] is not None:
+            self._shared[0].kept.drop()
 
     def keys_values(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return learned keys (b, key heads, l, key size) and values (b, key heads, l, value size).
 
         b is 1, or ``batch`` where dropout draws per example, or rows have keys of their own.
         """
-        key, value = self.direct()
-        heads, length = self.shape.key_heads, self.form.length
-        key = key.to(dtype).view(-1, length, heads, self.shape.key_dim).transpose(1, 2)
-        value = value.to(dtype).view(-1, length, heads, self.shape.value_dim).transpose(1, 2)
+        source = self._shared[0] or self
+        key, value = self.kept.get(list(source.parameters()), dtype, lambda: self._split(dtype))
         if key.shape[0] not in (1, batch):
             key, value = (one.repeat_interleave(batch // one.shape[0], dim=0) for one in (key, value))
         if self.form.dropout and self.training:
             key = nn.functional.dropout(key.expand(batch, -1, -1, -1), self.form.dropout)
             value = nn.functional.dropout(value.expand(batch, -1, -1, -1), self.form.dropout)
+        return key, value
+
+    def _split(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return keys and values (1 or rows, key heads, l, size)."""
+        key, value = self.direct()
+        length, heads = self.form.length, self.shape.key_heads
+        key = key.to(dtype).reshape(-1, length, heads, self.shape.key_dim).transpose(1, 2)
+        value = value.to(dtype).reshape(-1, length, heads, self.shape.value_dim).transpose(1, 2)
         return key, value
 
     def forward(self, query: Tensor, scaling: float, dropout: float) -> Tensor:

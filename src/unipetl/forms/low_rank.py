@@ -16,7 +16,19 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from unipetl.forms.form import Delta, Features, Form, Init, Shape, affine, normal_, uniform_, zero_
+from unipetl.forms.form import (
+    Delta,
+    Features,
+    Form,
+    Init,
+    Shape,
+    affine,
+    normal_,
+    plus_affine,
+    projected,
+    uniform_,
+    zero_,
+)
 
 
 class LowRank(Form):
@@ -84,12 +96,19 @@ class LowRankDelta(Delta):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features), in the dtype of ``x``; a lookup maps numbers (...) so."""
+        z = self._down(x)
+        return affine(z, self.up.to(z.dtype))
+
+    def added(self, h: Tensor, x: Tensor, scale: float | Tensor) -> Tensor:
+        """Return ``h + scale * self(x)`` by one product, without the change itself."""
+        return plus_affine(h, self._down(x), self.up, scale)
+
+    def _down(self, x: Tensor) -> Tensor:
         if self.lookup:
-            return affine(self._looked_up(x), self.up)
+            return self._looked_up(x)
         if self.form.dropout:
             x = nn.functional.dropout(x, self.form.dropout, self.training)
-        z = affine(x, self.down.to(x.dtype))
-        return affine(z, self.up.to(z.dtype))
+        return projected(x, self.down)
 
     def _looked_up(self, x: Tensor) -> Tensor:
         """Map numbers (...) to columns of W_down (..., r), row by row where W_down is (rows, r, in)."""
