@@ -194,6 +194,25 @@ def test_only_what_the_frozen_block_needs_is_kept(monkeypatch):
     assert kept_values(compute, everything) == floor + tokens * (8 + 32)
 
 
+def test_a_gated_block_keeps_what_its_activation_reads(monkeypatch):
+    torch.manual_seed(0)
+    gate, up, out = (nn.Linear(*sizes).requires_grad_(False) for sizes in ((8, 32), (8, 32), (32, 8)))
+    down, ones = nn.Parameter(torch.randn(2, 32)), torch.ones(2, 8)
+    entered = torch.randn(3, 7, 8, requires_grad=True)
+
+    def compute():
+        x = functional.silu(gate(entered)) * up(entered)
+        return out(x) + projected(x, down) @ ones
+
+    everything = [*gate.parameters(), *up.parameters(), *out.parameters(), down, ones]
+    tokens = 3 * 7
+    found = torch.autograd.grad(compute().square().sum(), [entered, down])
+    assert kept_values(compute, everything) == tokens * (32 + 32)
+    monkeypatch.setattr(recompute, "_recipe", lambda x: None)
+    assert kept_values(compute, everything) == tokens * (32 + 32 + 32 + 32)
+    torch.testing.assert_close(found, torch.autograd.grad(compute().square().sum(), [entered, down]))
+
+
 def test_lora_on_every_linear_map_keeps_hardly_more_than_on_two(monkeypatch):
     import transformers
 

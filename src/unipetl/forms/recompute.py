@@ -92,7 +92,22 @@ def _recipe(x: Tensor) -> Recipe | None:
         return None
     found = Recipe(node)
     setattr(x, RECIPE, found)
+    _forget_factors(node)
     return found
+
+
+def _forget_factors(node: Node) -> None:
+    """Let a product forget the activation among its factors, as what the activation was made from is kept as well.
+
+    In a gated FFN, whose down-projection reads ``σ(u) * v``, this leaves u and v.
+    """
+    if node.name() != "MulBackward0":
+        return
+    before = [function for function, _ in node.next_functions]
+    for name, maker, other in (("self", before[0], before[1]), ("other", before[1], before[0])):
+        if maker is not None and other is not None and maker.name() in _ACTIVATIONS and _is_known(maker):
+            raw = getattr(node, f"_raw_saved_{name}")
+            raw.register_hooks(lambda _, maker=maker: Recipe(maker), lambda recipe: recipe.values())
 
 
 def _looked_after() -> bool:
@@ -156,6 +171,8 @@ class _Kind:
     saved: tuple[str, ...] = ()
     before: int = 0
 
+
+_ACTIVATIONS = ("GeluBackward0", "SiluBackward0")
 
 _KNOWN: dict[str, _Kind] = {
     "GeluBackward0": _Kind(
