@@ -34,6 +34,18 @@ def install_ruff(session: nox.Session) -> None:
         session.install(*(requirement for requirement in dev if requirement.startswith("ruff")))
 
 
+def beside(session: nox.Session, name: str, *packages: str) -> Path:
+    """Return the interpreter of an environment inside the session's, made with torch and the packages at first."""
+    folder = Path(session.virtualenv.location) / name
+    python = folder / "bin" / "python"
+    if not (folder / ".installed").exists():
+        session.run("python", "-m", "venv", str(folder))
+        session.run(str(python), "-m", "pip", "install", "-q", TORCH, external=True)
+        session.run(str(python), "-m", "pip", "install", "-q", *packages, external=True)
+        (folder / ".installed").touch()
+    return python
+
+
 @nox.session
 def fmt(session: nox.Session) -> None:
     """Rewrite the sources in the project's format, with the fixes that are safe."""
@@ -112,12 +124,7 @@ def adapterhub(session: nox.Session) -> None:
     if not session.virtualenv.is_sandboxed:
         session.skip("it would change the active environment's transformers")
     install(session, "dev")
-    beside = Path(session.virtualenv.location) / "adapters"
-    python = beside / "bin" / "python"
-    if not python.exists():
-        session.run("python", "-m", "venv", str(beside))
-        session.run(str(python), "-m", "pip", "install", "-q", TORCH, external=True)
-        session.run(str(python), "-m", "pip", "install", "-q", "adapters==1.3.0", external=True)
+    python = beside(session, "adapters", "adapters==1.3.0")
     environment = {"UNIPETL_ADAPTERHUB_PYTHON": str(python)}
     session.run("pytest", "tests/interop/test_adapterhub_library.py", "-m", "", *session.posargs, env=environment)
 
@@ -156,10 +163,23 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Run the benchmarks on the embedded tasks; arguments go to each."""
+    """Measure beside PEFT and AdapterHub's library, each in its own environment; arguments go to the run.
+
+    Without arguments the page in docs/ is written from what was measured.
+    """
+    if not session.virtualenv.is_sandboxed:
+        session.skip("it would add other libraries to the active environment")
     install(session, "dev")
-    for benchmark in sorted(Path("benchmarks").glob("*.py")):
-        session.run("python", str(benchmark), *session.posargs)
+    asked = "import transformers; print(transformers.__version__)"
+    same = (session.run("python", "-c", asked, silent=True) or "").strip().splitlines()[-1]
+    peers = {"peft": (f"transformers=={same}", "peft>=0.21,<0.22"), "adapterhub": ("adapters==1.3.0",)}
+    options = []
+    for name, packages in peers.items():
+        python = beside(session, name, *packages)
+        options += [f"--{name}", str(python)]
+    session.run("python", "-m", "benchmarks", "run", *options, *session.posargs)
+    if not session.posargs:
+        session.run("python", "-m", "benchmarks", "page")
 
 
 @nox.session

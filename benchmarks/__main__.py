@@ -1,0 +1,84 @@
+"""`python -m benchmarks run` measures, `python -m benchmarks page` writes the page. NOTES.md tells the rest."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.clock import main_clock
+from benchmarks.crew import crew, own_python
+from benchmarks.environment import environment
+from benchmarks.libraries import NAMES
+from benchmarks.measure import Record, run
+from benchmarks.methods import TITLES
+from benchmarks.plan import PARTS, plan
+from benchmarks.shapes import SHAPES
+from benchmarks.show import show
+
+QUICK = {"layers": 2, "rows": 2, "tokens": 32, "targets": 16, "prompt": 16, "new_tokens": 8}
+
+
+def several(text: str) -> list[str]:
+    return [one for one in text.split(",") if one]
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("run", help="measure, and write a JSON file")
+    one.add_argument("--out", type=Path, default=Path("runs/benchmarks.json"))
+    one.add_argument("--peft", metavar="PYTHON", help="the interpreter of an environment with PEFT")
+    one.add_argument("--adapterhub", metavar="PYTHON", help="the interpreter of an environment with adapters")
+    one.add_argument("--parts", type=several, default=list(PARTS), help=",".join(PARTS))
+    one.add_argument("--shapes", type=several, default=None, help=",".join(SHAPES))
+    one.add_argument("--methods", type=several, default=None, help=",".join(TITLES))
+    one.add_argument("--rounds", type=int, default=None, help="that count; one more warms up")
+    one.add_argument("--threads", type=int, default=1)
+    one.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    one.add_argument("--layers", type=int)
+    one.add_argument("--rows", type=int)
+    one.add_argument("--tokens", type=int)
+    one.add_argument("--quick", action="store_true", help="two layers, tiny batches, three rounds: to see it work")
+    return top
+
+
+def measure(options: argparse.Namespace) -> None:
+    pythons = {"unipetl": own_python(), "peft": options.peft, "adapterhub": options.adapterhub}
+    pythons = {library: pythons[library] for library in NAMES if pythons[library]}
+    steps = [
+        step
+        for step in plan(options.device)
+        if step.part in options.parts and (not options.shapes or step.shape in options.shapes)
+    ]
+    if options.methods:
+        steps = [step.only(options.methods) for step in steps]
+    changes: dict[str, Any] = dict(QUICK) if options.quick else {}
+    changes |= {key: getattr(options, key) for key in ("layers", "rows", "tokens") if getattr(options, key)}
+    rounds = options.rounds or (3 if options.quick else 10)
+    clock = main_clock(options.device)
+    found: dict[str, Any] = {"environment": environment(options.device, options.threads), "rounds": rounds}
+    found |= {"clock": clock, "libraries": {}, "records": []}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+
+    def keep(records: list[Record]) -> None:
+        show(records, clock)
+        found["records"] += records
+        options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+    with crew(pythons, options.device, options.threads) as members:
+        found["libraries"] = {library: member.ask("hello") for library, member in members.items()}
+        run(steps, members, rounds, changes, keep)
+
+
+def main() -> None:
+    options = parser().parse_args()
+    if options.command == "run":
+        measure(options)
+
+
+if __name__ == "__main__":
+    main()
