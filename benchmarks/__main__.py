@@ -11,14 +11,18 @@ import torch
 
 from benchmarks.clock import main_clock
 from benchmarks.crew import crew, own_python
-from benchmarks.environment import environment
+from benchmarks.environment import ROOT, environment
 from benchmarks.libraries import NAMES
-from benchmarks.measure import Record, run
+from benchmarks.measure import run
 from benchmarks.methods import TITLES
+from benchmarks.page import page
 from benchmarks.plan import PARTS, plan
+from benchmarks.results import Results
 from benchmarks.shapes import SHAPES
 from benchmarks.show import show
+from benchmarks.summary import Record
 
+RESULTS = Path("runs/benchmarks.json")
 QUICK = {"layers": 2, "rows": 2, "tokens": 32, "targets": 16, "prompt": 16, "new_tokens": 8}
 
 
@@ -30,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
     one = commands.add_parser("run", help="measure, and write a JSON file")
-    one.add_argument("--out", type=Path, default=Path("runs/benchmarks.json"))
+    one.add_argument("--out", type=Path, default=RESULTS)
     one.add_argument("--peft", metavar="PYTHON", help="the interpreter of an environment with PEFT")
     one.add_argument("--adapterhub", metavar="PYTHON", help="the interpreter of an environment with adapters")
     one.add_argument("--parts", type=several, default=list(PARTS), help=",".join(PARTS))
@@ -43,7 +47,20 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--rows", type=int)
     one.add_argument("--tokens", type=int)
     one.add_argument("--quick", action="store_true", help="two layers, tiny batches, three rounds: to see it work")
+    page = commands.add_parser("page", help="write the page in docs/ from a JSON file")
+    page.add_argument("results", type=Path, nargs="?", default=RESULTS)
+    page.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md", help="the results go beside it")
     return top
+
+
+def write_page(source: Path, out: Path) -> None:
+    results = Results.read(source)
+    if results.found["quick"] and out.parent == ROOT / "docs":
+        raise SystemExit(
+            f"{source} is of a quick run, which says nothing about speed: pass --out, or run without --quick."
+        )
+    out.write_text(page(results), encoding="utf-8")
+    out.with_suffix(".json").write_text(json.dumps(results.found) + "\n", encoding="utf-8")
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -61,7 +78,7 @@ def measure(options: argparse.Namespace) -> None:
     rounds = options.rounds or (3 if options.quick else 10)
     clock = main_clock(options.device)
     found: dict[str, Any] = {"environment": environment(options.device, options.threads), "rounds": rounds}
-    found |= {"clock": clock, "libraries": {}, "records": []}
+    found |= {"quick": options.quick, "clock": clock, "libraries": {}, "records": []}
     options.out.parent.mkdir(parents=True, exist_ok=True)
 
     def keep(records: list[Record]) -> None:
@@ -78,6 +95,8 @@ def main() -> None:
     options = parser().parse_args()
     if options.command == "run":
         measure(options)
+    else:
+        write_page(options.results, options.out)
 
 
 if __name__ == "__main__":

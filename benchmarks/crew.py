@@ -19,21 +19,26 @@ class WorkerEndedError(RuntimeError):
     """A worker's process is gone; the message ends with what it said last."""
 
 
+def worker_environment(library: str, threads: int) -> dict[str, str]:
+    """Return what a library's process gets beyond this one's environment; only ours sees our sources."""
+    paths = [ROOT, ROOT / "src"] if library == "unipetl" else [ROOT]
+    return {
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
 class Member:
     """A worker's process, seen from outside."""
 
     def __init__(self, library: str, python: str, device: str, threads: int) -> None:
-        self.library = library
+        self.library, self.python = library, python
         self.log = tempfile.TemporaryFile(mode="w+", encoding="utf-8")  # noqa: SIM115 - closed with the process
-        path = os.pathsep.join([str(ROOT), *(([str(ROOT / "src")]) if library == "unipetl" else [])])
-        environment = os.environ | {
-            "PYTHONPATH": path,
-            "OMP_NUM_THREADS": str(threads),
-            "MKL_NUM_THREADS": str(threads),
-            "TOKENIZERS_PARALLELISM": "false",
-            "TRANSFORMERS_VERBOSITY": "error",
-            "HF_HUB_OFFLINE": "1",
-        }
+        environment = os.environ | worker_environment(library, threads)
         command = [python, "-W", "ignore", "-m", "benchmarks.worker", library]
         command += ["--device", device, "--threads", str(threads)]
         self.process = subprocess.Popen(

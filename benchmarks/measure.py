@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from benchmarks.crew import Member
+from benchmarks.imports import imports
 from benchmarks.plan import Step
-
-Record = dict[str, Any]  # a step, and what one library's worker found
+from benchmarks.summary import Record
 
 
 def measure(step: Step, members: Mapping[str, Member], rounds: int, changes: Mapping[str, Any]) -> list[Record]:
@@ -18,7 +18,9 @@ def measure(step: Step, members: Mapping[str, Member], rounds: int, changes: Map
 
     A round that nothing is kept of warms up. Workers take turns round by round, and another one begins each round.
     """
-    sizes = step.changes | {key: value for key, value in changes.items() if value is not None}
+    sizes = {**changes, **step.changes}
+    if step.kind == "import":
+        return imports({library: member.python for library, member in members.items()}, rounds)
     records: dict[str, Record] = {}
     for library, member in members.items():
         if library in step.libraries:

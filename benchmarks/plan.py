@@ -9,8 +9,20 @@ from typing import Any
 from benchmarks.libraries import NAMES
 from benchmarks.methods import TITLES
 
-ALL = tuple(TITLES)
-FEW = ("lora_qv", "mam_16", "houlsby_16")
+#: One of each entry of unipetl's catalogue is in these.
+CATALOGUE = tuple(key for key in TITLES if not key.endswith("_folded"))
+RARE = ("adapter_16", "pfeiffer_16", "multi_head_16", "ungated_16")
+ALL = tuple(key for key in TITLES if key not in RARE)
+FEW = ("lora_qv", "houlsby_16", "mam_16", "mam_16_mlp")
+GROWTH: tuple[dict[str, int], ...] = (
+    {"layers": 2},
+    {"layers": 4},
+    {"layers": 8},
+    {"layers": 2, "tokens": 32},
+    {"layers": 2, "tokens": 512},
+    {"layers": 2, "rows": 1},
+    {"layers": 2, "rows": 32},
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,20 @@ def plan(device: str) -> Iterator[Step]:
         yield Step("train", "train", name)
     for name in (encoder_decoder, decoder):
         yield Step("generate", "generate", name)
+    yield Step("memory", "memory", "roberta")
+    yield Step("memory", "memory", "llama-narrow", changes={"dtype": "bfloat16"})
+    if large:
+        yield Step("memory", "memory", "llama-7b")
+    yield Step("attach", "attach", "roberta")
+    yield Step("import", "import", "")
+    yield Step("storage", "storage", "roberta", FEW)
+    yield Step("switch", "switch", "roberta", FEW, share=0.5)
+    yield Step("route", "route", "roberta", FEW, share=0.5)
+    for changes in GROWTH:
+        for kind in ("eval", "train"):
+            yield Step("growth", kind, "roberta", FEW, changes=changes, share=0.5)
+    for kind in ("compile-eval", "compile-train"):
+        yield Step("compile", kind, "roberta", CATALOGUE, ("unipetl", "peft"), {"layers": 2}, share=0.5)
 
 
-PARTS = ("eval", "train", "generate")
+PARTS = ("eval", "train", "generate", "memory", "attach", "import", "storage", "switch", "route", "growth", "compile")

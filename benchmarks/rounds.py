@@ -30,13 +30,19 @@ class Spread:
         return cls(*statistics.quantiles(values, n=4, method="inclusive"), len(values))
 
 
+def shuffled(names: Sequence[str], number: int) -> list[str]:
+    """Return the names in a round's own random order."""
+    found = list(names)
+    random.Random(number).shuffle(found)
+    return found
+
+
 def order(names: Sequence[str], reference: str, number: int, between: int = 3) -> list[str]:
     """Return the names in a round's own random order, the reference first, last, and after every ``between`` others.
 
     A machine speeds up and slows down within a round, so the reference has to be near everything.
     """
-    others = [name for name in names if name != reference]
-    random.Random(number).shuffle(others)
+    others = shuffled([name for name in names if name != reference], number)
     found = [reference]
     for start in range(0, len(others), between):
         found += [*others[start : start + between], reference]

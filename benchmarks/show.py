@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from benchmarks import summary
 from benchmarks.libraries import TITLES as LIBRARIES
-from benchmarks.methods import TITLES as METHODS
+from benchmarks.methods import ranked, title
 from benchmarks.rounds import Spread
 from benchmarks.summary import Record
 
 
-def spread(one: Spread, digits: int = 3) -> str:
-    return f"{one.middle:.{digits}f} [{one.low:.{digits}f}, {one.high:.{digits}f}]"
+def spread(one: Spread | None, digits: int = 3) -> str:
+    return f"{one.middle:.{digits}f} [{one.low:.{digits}f}, {one.high:.{digits}f}]" if one else ""
 
 
 def show(records: list[Record], clock: str) -> None:
     for record in records:
+        print(
+            f"\n{LIBRARIES[record['library']]}, {record['part']}, {record['shape']} {record['changes'] or ''}", end=""
+        )
+        facts = record.get("facts", {})
         if record["rounds"]:
             ratios, seconds = summary.to_reference(record, clock), summary.seconds(record, clock)
-            print(f"\n{LIBRARIES[record['library']]}, {record['part']}, {record['shape']}", end="")
-            print(f": ratio to {record['reference']}, {len(record['rounds'])} rounds, {clock} seconds")
-            for name, ratio in ratios.items():
-                print(f"  {METHODS.get(name, name):36} {spread(ratio)}   {seconds[name].middle:.4g} s")
+            what = f"ratio to {record['reference']}, " if ratios else ""
+            print(f": {what}{clock} seconds, {len(record['rounds'])} rounds")
+            for name in ranked(seconds):
+                print(f"  {title(name):52} {spread(ratios.get(name)):22}  {seconds[name].middle:.4g} s")
+        elif facts:
+            print()
+            for name in ranked(facts):
+                print(f"  {title(name):52} {facts[name]}")
         for name, problem in record.get("problems", {}).items():
-            print(f"  {METHODS.get(name, name):36} - {problem}")
+            print(f"  {title(name):52} - {problem}")
+    print(flush=True)

@@ -8,6 +8,7 @@ from benchmarks import rounds
 from benchmarks.rounds import Spread, Timing
 
 OPTIMIZER = " | optimizer"  # behind a name: the seconds of the optimizer's step alone
+COMPILED = " | compiled"  # behind a name: the same, compiled
 
 Record = dict[str, Any]
 
@@ -41,3 +42,22 @@ def optimizer(record: Record, clock: str) -> dict[str, Spread]:
 def against(ours: Record, theirs: Record, mine: str, other: str, clock: str) -> Spread:
     """Return our seconds over theirs, round by round."""
     return rounds.between(timings(ours, clock), timings(theirs, clock), mine, other)
+
+
+def relative_gains(record: Record, clock: str) -> dict[str, Spread]:
+    """Return how much faster each becomes by compiling, over how much faster the reference does, round by round."""
+    kept = []
+    for one in timings(record, clock):
+        mean = rounds.means(one)
+        gains = {name: mean[name] / mean[name + COMPILED] for name in mean if name + COMPILED in mean}
+        if record["reference"] in gains:
+            kept.append({name: gain / gains[record["reference"]] for name, gain in gains.items()})
+    return rounds.spreads(kept)
+
+
+def own_gain(record: Record, clock: str) -> Spread | None:
+    """Return how much faster the reference becomes by compiling."""
+    name = record["reference"]
+    kept = [rounds.means(one) for one in timings(record, clock)]
+    gains = [mean[name] / mean[name + COMPILED] for mean in kept if name in mean and name + COMPILED in mean]
+    return Spread.of(gains) if gains else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,18 +27,24 @@ class Variants:
         return {name: sum(one.numel() for one in trained(model)) for name, model in self.models.items()}
 
     def try_all(self, work: Callable[[Any], Any], reference: str) -> None:
-        """Do the work once with every model; what fails is left out, with its reason: a finding, not an end.
+        """Do the work once with every model; what fails is left out, with its reason.
 
         Raises the reference's own error, since nothing can be measured without it.
         """
-        for name, model in list(self.models.items()):
-            try:
+        work(self.models[reference])
+        for name, model in self.models.items():
+            with tried(self.problems, name):
                 work(model)
-            except Exception as error:
-                if name == reference:
-                    raise
-                self.problems[name] = said(error)
-                del self.models[name]
+        self.models = {name: model for name, model in self.models.items() if name not in self.problems}
+
+
+@contextmanager
+def tried(problems: dict[str, str], name: str) -> Iterator[None]:
+    """Take any error of any library for a finding about ``name``, and no end."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - see above
+        problems[name] = said(error)
 
 
 def said(error: BaseException) -> str:
@@ -59,12 +66,8 @@ def make(of: Shape, library: Library, methods: Sequence[str], wanted: Sequence[s
             found.models[name] = model
     for name in methods:
         if name in library.METHODS:
-            try:
-                model = attached(found.base, library, name)
-            except Exception as error:  # noqa: BLE001 - see try_all
-                found.problems[name] = said(error)
-            else:
-                found.models[name] = model
+            with tried(found.problems, name):
+                found.models[name] = attached(found.base, library, name)
     return found
 
 

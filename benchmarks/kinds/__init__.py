@@ -20,7 +20,8 @@ HOMES = {
     "storage": ("storage", "Storage"),
     "switch": ("switching", "Switch"),
     "route": ("routes", "Route"),
-    "compile": ("compiling", "Compile"),
+    "compile-eval": ("compiling", "CompileEval"),
+    "compile-train": ("compiling", "CompileTrain"),
 }
 
 

@@ -32,6 +32,10 @@ class Library(Protocol):
     @staticmethod
     def switch(attached: Any, name: str) -> None: ...
 
+    @staticmethod
+    def routed(attached: Any, inputs: dict[str, Any], names: list[str]) -> None:
+        """Compute row i of a batch with the attachment of the i-th name."""
+
 
 def library(name: str) -> Library:
     """Return the library's module; needs its packages."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import adapters
+import adapters.composition
 
 PACKAGES = ("adapters", "torch", "transformers")
 NAME = "default"
@@ -72,3 +73,8 @@ def attach_more(attached: Any, method: str, names: list[str]) -> None:
 
 def switch(attached: Any, name: str) -> None:
     attached.set_active_adapters(name)
+
+
+def routed(attached: Any, inputs: dict[str, Any], names: list[str]) -> None:
+    attached.set_active_adapters(adapters.composition.BatchSplit(*names, batch_sizes=[1] * len(names)))
+    attached(**inputs)

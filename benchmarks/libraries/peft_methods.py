@@ -60,3 +60,7 @@ def attach_more(attached: Any, method: str, names: list[str]) -> None:
 
 def switch(attached: Any, name: str) -> None:
     attached.set_adapter(name)
+
+
+def routed(attached: Any, inputs: dict[str, Any], names: list[str]) -> None:
+    attached(**inputs, adapter_names=names)

@@ -21,6 +21,10 @@ METHODS = {
     "bitfit": "bitfit",
     "prompt_30": "prompt_tuning(length=30)",
     "ia3": "ia3()",
+    "adapter_16": "adapter(rank=16)",
+    "pfeiffer_16": "pfeiffer(rank=16)",
+    "multi_head_16": "multi_head_parallel_adapter(rank=16)",
+    "ungated_16": "ungated_prefix(length=16)",
     "lora_qv_folded": "lora(rank=8, alpha=16)",
     "parallel_16_folded": "scaled_parallel_adapter(rank=16, scale=2, activation=model)",
     "mam_16_folded": "mam(length=16, rank=16, scale=2, mlp=None, activation=model)",
@@ -50,3 +54,8 @@ def attach_more(attached: Any, method: str, names: list[str]) -> None:
 
 def switch(attached: Any, name: str) -> None:
     unipetl.activate(attached, name)
+
+
+def routed(attached: Any, inputs: dict[str, Any], names: list[str]) -> None:
+    with unipetl.routed(attached, names):
+        attached(**inputs)
