@@ -2,9 +2,11 @@
 #
 #   make demo    install, then compare methods on the built-in demo tasks
 #   make check   tests, lint, types, import layers
+#   make bench   speed and memory beside PEFT and AdapterHub's library (hours); BENCH_ARGS=--quick to see it work
 #   make slow    the tests that take more than a few seconds
 #
-# PYTHON=... picks the interpreter, VENV=... the environment, PYTEST_ARGS=... what pytest is given.
+# PYTHON=... picks the interpreter, VENV=... the environment, PYTEST_ARGS=... what pytest is given,
+# BENCH_ARGS=... what `python -m benchmarks run` is given.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -15,11 +17,12 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 PYTEST_ARGS ?= -n 2
 PYTHON ?=
+BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test lint fmt types layers check slow docs clean
+.PHONY: help demo test lint fmt types layers check slow bench docs clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -63,6 +66,9 @@ test: $(VENV)/.installed-dev
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/nox -s bench -- $(BENCH_ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -84,13 +84,16 @@ def means(timings: Sequence[Timing]) -> dict[str, float]:
     return {name: statistics.mean(values) for name, values in found.items()}
 
 
-def between(ours: Sequence[Sequence[Timing]], theirs: Sequence[Sequence[Timing]], mine: str, other: str) -> Spread:
+def between(
+    ours: Sequence[Sequence[Timing]], theirs: Sequence[Sequence[Timing]], mine: str, other: str
+) -> Spread | None:
     """Return the spread of the seconds of ``mine`` over those of ``other``, each round of ours with the same of theirs.
 
-    Raises ValueError where no round has both.
+    None where no round has both.
     """
     pairs = [(means(a), means(b)) for a, b in zip(ours, theirs, strict=False)]
-    return Spread.of([a[mine] / b[other] for a, b in pairs if mine in a and other in b])
+    found = [a[mine] / b[other] for a, b in pairs if mine in a and other in b]
+    return Spread.of(found) if found else None
 
 
 def steady(timings: Sequence[Timing], reference: str) -> float:

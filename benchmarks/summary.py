@@ -39,8 +39,8 @@ def optimizer(record: Record, clock: str) -> dict[str, Spread]:
     return rounds.spreads([rounds.means(one) for one in kept])
 
 
-def against(ours: Record, theirs: Record, mine: str, other: str, clock: str) -> Spread:
-    """Return our seconds over theirs, round by round."""
+def against(ours: Record, theirs: Record, mine: str, other: str, clock: str) -> Spread | None:
+    """Return our seconds over theirs, round by round; None where no round has both."""
     return rounds.between(timings(ours, clock), timings(theirs, clock), mine, other)
 
 
