@@ -17,12 +17,13 @@ This page is written by `python -m benchmarks page` from `docs/benchmarks.json`,
 A figure is the median of ratios within a round, with the quartiles in brackets. What is compared takes turns within a
 round, and the reference is timed again after every three others. Each library has an environment and a process of its
 own with its own reference, and the processes take turns round by round. Weights are random, and all models of a process
-share them. Empty cells: the library has no such method, or see the end of the page.
+share them. The reference's own row is its first time in a round over its last, which shows the noise. Empty cells: the
+library has no such method, or the page's end tells why.
 
 - **bare model**: the frozen model's forward pass, or its `generate`.
 - **training floor**: forward, loss and backward of the frozen model with one trained vector added to the token
-  embeddings: the gradient passes every layer, and nothing is done in a layer. What changes nothing before the first
-  layer's FFN can stay below it.
+  embeddings: the gradient passes every layer, and nothing is done in a layer. A method needs no gradient
+  of the first layer's input, so it can stay below, by a part of one layer; this shows in models of few layers.
 - **full fine-tuning** and **head only** train what they say. Everywhere else heads stay frozen.
 """
 
@@ -45,7 +46,7 @@ def page(results: Results) -> str:
         ("Training step", sections.side_by_side(results, "train")),
         ("Generation", generation(sections.side_by_side(results, "generate", inverse=True))),
         ("Memory of a training step", memory(sections.memory(results))),
-        ("Attaching", sections.milliseconds(results, "attach", "attach to 12 layers")),
+        ("Attaching", sections.milliseconds(results, "attach", "attach to the RoBERTa shape")),
         ("Importing", sections.milliseconds(results, "import", "beyond torch and transformers")),
         (
             "Saving and loading",

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 BARE, FLOOR, HEAD, FULL = "bare", "floor", "head only", "full fine-tuning"
+LARGEST_FULL = 2_000_000_000  # parameters
 TITLES = {
     BARE: "bare model",
     FLOOR: "training floor",
@@ -46,6 +47,8 @@ def train_head(model: Any) -> bool:
 
 def make(name: str, model: Any) -> str | None:
     """Make a frozen copy the reference of that name; what is returned says why there is none."""
+    if name == FULL and model.num_parameters() > LARGEST_FULL:
+        return "its gradients and AdamW's state leave no room for the others"
     if name == FLOOR:
         add_floor(model)
     elif name == FULL:

@@ -27,7 +27,8 @@ class Spread:
             raise ValueError("quartiles of nothing")
         if len(values) == 1:
             return cls(values[0], values[0], values[0], 1)
-        return cls(*statistics.quantiles(values, n=4, method="inclusive"), len(values))
+        low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(low, middle, high, len(values))
 
 
 def shuffled(names: Sequence[str], number: int) -> list[str]:

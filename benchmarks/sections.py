@@ -90,10 +90,10 @@ def memory(results: Results) -> str:
         for name in names:
             row = [title(name)]
             for one in records.values():
-                facts, full = one["facts"].get(name), one["facts"][FULL]["saved"]
+                facts, full = one["facts"].get(name), one["facts"].get(FULL, {}).get("saved")
                 if facts:
-                    row += [f"{mebibytes(facts['saved'])} ({facts['saved'] / full:.2f})", mebibytes(facts["held"])]
-                    row += [mebibytes(facts["peak"])]
+                    share = f" ({facts['saved'] / full:.2f})" if full else ""
+                    row += [mebibytes(facts["saved"]) + share, mebibytes(facts["held"]), mebibytes(facts["peak"])]
                 else:
                     row += [NOTHING] * 3
             rows.append(row)

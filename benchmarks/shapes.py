@@ -69,6 +69,16 @@ def shape(name: str, **changes: Any) -> Shape:
 def build(of: Shape, device: str) -> Any:
     """Return a random model of the shape; of an encoder, with a head of two classes."""
     torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, of.dtype))  # a large model is never in memory in float32
+    try:
+        with torch.device(device):
+            return _random(of).to(device=device, dtype=getattr(torch, of.dtype)).eval()
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _random(of: Shape) -> Any:
     common: dict[str, Any] = {"vocab_size": of.vocabulary}
     encoder = common | {
         "hidden_size": of.width,
@@ -76,22 +86,20 @@ def build(of: Shape, device: str) -> Any:
         "num_attention_heads": of.heads,
         "intermediate_size": of.hidden,
     }
-    model: Any
     if of.family == "roberta":
         config = transformers.RobertaConfig(**encoder, max_position_embeddings=514, type_vocab_size=1, pad_token_id=1)
-        model = transformers.RobertaForSequenceClassification(config)
-    elif of.family == "bert":
-        model = transformers.BertForSequenceClassification(transformers.BertConfig(**encoder))
-    elif of.family == "llama":
+        return transformers.RobertaForSequenceClassification(config)
+    if of.family == "bert":
+        return transformers.BertForSequenceClassification(transformers.BertConfig(**encoder))
+    if of.family == "llama":
         settings = encoder | {"num_key_value_heads": of.key_heads, "max_position_embeddings": 2048}
-        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings, pad_token_id=0))
-    else:
-        sizes = {"layers": of.layers, "attention_heads": of.heads, "ffn_dim": of.hidden}
-        stacks = {f"{stack}_{what}": size for stack in ("encoder", "decoder") for what, size in sizes.items()}
-        settings = common | stacks | {"d_model": of.width, "max_position_embeddings": 1024}
-        model = transformers.BartForConditionalGeneration(transformers.BartConfig(**settings))
-        model.generation_config.forced_eos_token_id = None  # all runs write as many tokens
-    return model.to(device=device, dtype=getattr(torch, of.dtype)).eval()
+        return transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings, pad_token_id=0))
+    sizes = {"layers": of.layers, "attention_heads": of.heads, "ffn_dim": of.hidden}
+    stacks = {f"{stack}_{what}": size for stack in ("encoder", "decoder") for what, size in sizes.items()}
+    settings = common | stacks | {"d_model": of.width, "max_position_embeddings": 1024}
+    model = transformers.BartForConditionalGeneration(transformers.BartConfig(**settings))
+    model.generation_config.forced_eos_token_id = None  # all runs write as many tokens
+    return model
 
 
 def batch(of: Shape, device: str) -> dict[str, torch.Tensor]:

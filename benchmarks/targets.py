@@ -59,7 +59,7 @@ def _tokens(shape: str) -> Callable[[Results], Measured]:
 
 def _milliseconds(part: str, name: str) -> Callable[[Results], Measured]:
     def find(results: Results) -> Measured:
-        found = results.seconds(part, name)
+        found = results.seconds(part, name, changes={})  # of all layers
         return Spread(found.low * 1e3, found.middle * 1e3, found.high * 1e3, found.count) if found else None
 
     return find
