@@ -46,6 +46,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--layers", type=int)
     one.add_argument("--rows", type=int)
     one.add_argument("--tokens", type=int)
+    one.add_argument(
+        "--add", action="store_true", help="keep what --out has of other steps, of the same commit and machine"
+    )
     one.add_argument("--quick", action="store_true", help="two layers, tiny batches, three rounds: to see it work")
     page = commands.add_parser("page", help="write the page in docs/ from a JSON file")
     page.add_argument("results", type=Path, nargs="?", default=RESULTS)
@@ -61,6 +64,23 @@ def write_page(source: Path, out: Path) -> None:
         )
     out.write_text(page(results), encoding="utf-8")
     out.with_suffix(".json").write_text(json.dumps(results.found) + "\n", encoding="utf-8")
+
+
+def step_of(record: Record) -> tuple[Any, ...]:
+    return tuple(record[key] for key in ("part", "kind", "shape", "changes", "library"))
+
+
+def earlier(path: Path, now: dict[str, Any]) -> list[Record]:
+    """Return the records of a file that was measured like this run. Raises SystemExit where it was not."""
+    before = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("commit", "processor", "threads", "device", "accelerator"):
+        if before["environment"].get(key) != now["environment"].get(key):
+            raise SystemExit(
+                f"{path} is of another {key}: {before['environment'].get(key)}. Leave --add out to replace it."
+            )
+    if before["quick"] != now["quick"]:
+        raise SystemExit(f"{path} is {'' if before['quick'] else 'not '}of a quick run. Leave --add out to replace it.")
+    return before["records"]
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -80,10 +100,13 @@ def measure(options: argparse.Namespace) -> None:
     found: dict[str, Any] = {"environment": environment(options.device, options.threads), "rounds": rounds}
     found |= {"quick": options.quick, "clock": clock, "libraries": {}, "records": []}
     options.out.parent.mkdir(parents=True, exist_ok=True)
+    if options.add and options.out.exists():
+        found["records"] = earlier(options.out, found)
 
     def keep(records: list[Record]) -> None:
         show(records, clock)
-        found["records"] += records
+        again = [step_of(one) for one in records]
+        found["records"] = [one for one in found["records"] if step_of(one) not in again] + records
         options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
     with crew(pythons, options.device, options.threads) as members:

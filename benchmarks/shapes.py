@@ -51,8 +51,8 @@ SHAPES = {
         # In the real ones the output projection is a share of 12 (BART-large) and 32 (Llama 2 7B) layers. So the
         # vocabularies shrink with the depth, or the projection would hide what a layer's change costs.
         Shape("bart", "BART-large, shallow", "bart", 2, 1024, 16, 16, 4096, 8192, rows=4, tokens=128),
-        Shape("llama", "Llama, small", "llama", 4, 1024, 16, 16, 2816, 1024, rows=2, tokens=512),
-        Shape("minilm", "MiniLM-L6-H384", "bert", 6, 384, 12, 12, 1536, 30522, rows=32, tokens=128),
+        Shape("llama", "Llama, small", "llama", 4, 1024, 16, 16, 2816, 1024, rows=1, tokens=512),
+        Shape("minilm", "MiniLM-L6-H384", "bert", 6, 384, 12, 12, 1536, 30522, rows=16, tokens=128),
         Shape("llama-narrow", "Llama, narrow", "llama", 4, 512, 8, 8, 1408, 1024, rows=4, tokens=256),
         # For an accelerator.
         Shape("bart-large", "BART-large", "bart", 12, 1024, 16, 16, 4096, 50265, rows=16, tokens=512),

@@ -47,6 +47,7 @@ def attach(model: Any, method: str) -> Any:
     head = [one for name, one in model.named_parameters() if "classifier" in name]
     adapters.init(model)
     model.add_adapter(NAME, config=METHODS[method](model))
+    model.to(device=model.device, dtype=model.dtype)  # it makes its parameters in float32
     model.train_adapter(NAME)
     for one in head:
         one.requires_grad_(False)
@@ -69,6 +70,7 @@ def load(model: Any, folder: str) -> Any:
 def attach_more(attached: Any, method: str, names: list[str]) -> None:
     for name in names:
         attached.add_adapter(name, config=METHODS[method](attached))
+    attached.to(device=attached.device, dtype=attached.dtype)
 
 
 def switch(attached: Any, name: str) -> None:

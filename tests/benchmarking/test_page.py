@@ -116,3 +116,14 @@ def test_a_quick_run_gets_no_page_in_the_documentation(tmp_path):
     command.write_page(source, tmp_path / "page.md")
     assert (tmp_path / "page.md").read_text().startswith("# Benchmarks")
     assert json.loads((tmp_path / "page.json").read_text()) == json.loads(source.read_text())
+
+
+def test_only_a_file_measured_alike_is_added_to(tmp_path):
+    source = tmp_path / "found.json"
+    found = results(trained("unipetl", 2.1)).found
+    source.write_text(json.dumps(found))
+    assert command.earlier(source, found) == found["records"]
+    with pytest.raises(SystemExit, match="another commit: abc"):
+        command.earlier(source, found | {"environment": found["environment"] | {"commit": "other"}})
+    with pytest.raises(SystemExit, match="not of a quick run"):
+        command.earlier(source, found | {"quick": True})
