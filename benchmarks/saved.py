@@ -9,26 +9,37 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 
-def saved_bytes(work: Callable[[], Any], without: Iterable[torch.Tensor]) -> int:
-    """Return the bytes of the distinct storages that autograd saves while ``work`` runs.
+def saved_bytes(work: Callable[[], torch.Tensor], without: Iterable[torch.Tensor]) -> int:
+    """Return the bytes of the distinct storages that the graph of ``work``'s result holds for backward.
 
     A storage counts once and whole, however many views of it are saved. Those of ``without`` (parameters, which are
-    there anyway) do not count. What a function of its own keeps without telling autograd is not seen: see held_bytes.
+    there anyway) do not count. The graph is walked, as hooks on saved tensors would change what a method saves. What a
+    function of its own keeps without telling autograd is not seen: see alive.
     """
     known = {one.untyped_storage().data_ptr() for one in without}
-    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used twice
+    kept: dict[int, int] = {}
+    result = work()  # named, so that its graph lives while storages are counted
+    for node in functions(result.grad_fn):
+        for name in dir(node):
+            if name.startswith("_raw_saved_"):
+                found = getattr(node, name)
+                for one in found if isinstance(found, (list, tuple)) else [found]:
+                    tensor = getattr(one, "data", None)
+                    if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in known:
+                        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    return sum(kept.values())
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage
-        return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = work()  # named, so that its graph lives while storages are counted
-    total = sum(one.nbytes() for one in kept.values())
-    del result
-    return total
+def functions(last: Any) -> set[Any]:
+    """Return every function of the graph that ends in ``last``."""
+    seen: set[Any] = set()
+    todo = [last]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo += [before for before, _ in node.next_functions]
+    return seen
 
 
 def alive(work: Callable[[], Any], device: str) -> tuple[int, int]:
