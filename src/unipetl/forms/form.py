@@ -7,7 +7,7 @@ described by a [Shape][] alone, so forms know nothing of models.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -201,14 +201,20 @@ class Form(Axis):
 
 def normal_(parameter: nn.Parameter, generator: torch.Generator, std: float = BERT_STD) -> None:
     """Fill ``parameter`` with N(0, std), drawn on the CPU in float32 so that devices and dtypes agree."""
-    with torch.no_grad():
-        parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
+    _draw(parameter, lambda values: values.normal_(0.0, std, generator=generator))
 
 
 def uniform_(parameter: nn.Parameter, generator: torch.Generator, bound: float) -> None:
     """Fill ``parameter`` with U(-bound, bound), drawn on the CPU in float32."""
+    _draw(parameter, lambda values: values.uniform_(-bound, bound, generator=generator))
+
+
+def _draw(parameter: nn.Parameter, fill: Callable[[Tensor], Tensor]) -> None:
     with torch.no_grad():
-        parameter.copy_((torch.rand(parameter.shape, generator=generator) * 2 - 1) * bound)
+        if parameter.device.type == "cpu" and parameter.dtype == torch.float32:
+            fill(parameter)
+        else:
+            parameter.copy_(fill(torch.empty(parameter.shape, dtype=torch.float32)))
 
 
 def zero_(parameter: nn.Parameter | None) -> None:
