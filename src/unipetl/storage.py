@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ def save(model: nn.Module, path: str | Path, *, name: str | None = None) -> Path
     }
     data = safetensors.torch.save(_unshared(tensors), metadata={"format": "pt", "meaning": meaning(description)})
     description["sha256"] = hashlib.sha256(data).hexdigest()
+    description["crc32"] = f"{zlib.crc32(data):08x}"
     text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
     following = folder / NEXT_DESCRIPTION
     write_atomically(following, lambda file: _write_bytes(file, text.encode()))
@@ -164,9 +166,9 @@ def reload(
     """Put the values of a saved attachment into one that ``model`` has already; all or nothing.
 
     The very tensors stay and get other values: no hook changes, nothing compiled is compiled again, and optimizers go
-    on. Everything is read and checked, as [load][] does, before the first value is written. A forward pass that runs
-    in another thread meanwhile may see some tensors before and some after the change, so a server reloads between
-    two batches.
+    on. Everything is read and checked before the first value is written, as [load][] does, but for one thing: a file
+    whose CRC-32 is the one in its description is not judged by its SHA-256 too. A forward pass that runs in another
+    thread meanwhile may see some tensors before and some after the change, so a server reloads between two batches.
 
     Args:
         model: a model with attachments.
@@ -182,7 +184,7 @@ def reload(
         CorruptFileError: a file is damaged or incomplete.
     """
     record = state_of(model).find(name)
-    saved = read(path, allow_nonfinite=allow_nonfinite)
+    saved = read(path, allow_nonfinite=allow_nonfinite, quick=True)
     if saved.description["method"] != record.plan.method.plain():  # written alike, it need not be read
         method = saved.method(forms).canonical()
         if method != record.plan.method.canonical():
