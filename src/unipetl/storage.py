@@ -137,6 +137,21 @@ def load(
     elif revision is not None:
         raise StorageError(f"{str(path)!r} is a local folder; revision={revision!r} is for the hub.")
     saved = read(path, allow_nonfinite=allow_nonfinite)
+    return attach_saved(
+        model, saved, name=name, allow_other_base=allow_other_base, architecture=architecture, forms=forms
+    )
+
+
+def attach_saved(
+    model: nn.Module,
+    saved: Saved,
+    *,
+    name: str | None = None,
+    allow_other_base: bool = False,
+    architecture: Architecture | None = None,
+    forms: Sequence[type[Form]] = (),
+) -> Attachment:
+    """Attach a folder that has been read; see [load][], whose second half this is."""
     chosen = saved.name if name is None else name
     attachment = attach(
         model,
@@ -183,8 +198,20 @@ def reload(
         MismatchError: the attachment's method is not the saved one, or the base is another.
         CorruptFileError: a file is damaged or incomplete.
     """
-    record = state_of(model).find(name)
     saved = read(path, allow_nonfinite=allow_nonfinite, quick=True)
+    reload_saved(model, saved, name=name, allow_other_base=allow_other_base, forms=forms)
+
+
+def reload_saved(
+    model: nn.Module,
+    saved: Saved,
+    *,
+    name: str | None = None,
+    allow_other_base: bool = False,
+    forms: Sequence[type[Form]] = (),
+) -> None:
+    """Put the values of a folder that has been read into an attachment; see [reload][], whose second half this is."""
+    record = state_of(model).find(name)
     if saved.description["method"] != record.plan.method.plain():  # written alike, it need not be read
         method = saved.method(forms).canonical()
         if method != record.plan.method.canonical():

@@ -50,7 +50,7 @@ class Opened:
     """A source that has been read, before it is on a model.
 
     Attributes:
-        adapter: the folder of the trained tensors; None for a run that trained nothing.
+        saved: what was trained, read and checked; None for a run that trained nothing.
         model_class: of the model it was trained on; "" where only ``signature`` is known.
         signature: of the model's lane; None where the class alone says it.
         reader: the task's; None for the one of the lane it goes to.
@@ -59,7 +59,7 @@ class Opened:
     """
 
     source: Source
-    adapter: Path | None
+    saved: Saved | None
     model_class: str
     signature: tuple[object, ...] | None
     reader: Reader | None
@@ -120,7 +120,7 @@ class Opener:
 
         saved = None if recipe.zero_shot else read(files.adapter)
         facts = {"task": recipe.task, "seed": seed, **_facts(saved), "method": recipe.method_text()}
-        return Opened(source, None if saved is None else files.adapter, "", signature, reader, model, facts)
+        return Opened(source, saved, "", signature, reader, model, facts)
 
     def _attachment(self, source: Source) -> Opened:
         saved = read(source.path)
@@ -136,7 +136,7 @@ class Opener:
                 return load_base(self.base, model_class, saved)
 
         facts = {"task": None, "seed": saved.description["seed"], **_facts(saved)}
-        return Opened(source, source.path, model_class, None, None, model, facts)
+        return Opened(source, saved, model_class, None, None, model, facts)
 
     def _prepared(self, recipe: Recipe, seed: int) -> Prepared:
         task = (self._tasks.get(recipe.task) or get_task(recipe.task)).configure(recipe.options)
