@@ -49,10 +49,13 @@ class Places:
         self.base = plan(_NOTHING, model, train_head=False).base
         self.results: dict[str, list[Site]] = {}
         self.arguments: dict[str, list[Site]] = {}
+        #: (module of experts, its parameter) -> the places that the parameter is
+        self.stacked: dict[tuple[str, str], list[Site]] = {}
         for site in self.sites:
-            if site.stacked is not None:
-                continue  # a parameter and no module: PEFT's target_modules do not name it
-            if site.representation in (*PROJECTIONS, "embedding"):
+            if site.stacked is not None:  # a parameter and no module
+                if site.representation in PROJECTIONS:
+                    self.stacked.setdefault((site.owner, site.stacked.parameter), []).append(site)
+            elif site.representation in (*PROJECTIONS, "embedding"):
                 self.results.setdefault(site.value.module, []).append(site)
             elif site.representation in ARGUMENTS:
                 self.arguments.setdefault(site.value.module, []).append(site)
