@@ -36,6 +36,11 @@ _ATTEMPTS = 4
 NEXT_DESCRIPTION = ".unipetl.json.next"
 
 
+def holds_attachment(folder: Path) -> bool:
+    """Say whether [save][] has written into a folder, be it that it was interrupted."""
+    return any((folder / name).is_file() for name in (DESCRIPTION, NEXT_DESCRIPTION))
+
+
 @dataclass(frozen=True)
 class Saved:
     """A folder that has been read and checked: its description and its tensors."""

@@ -15,7 +15,7 @@ from unipetl.experiment.directory import RunDirectory, RunResult
 from unipetl.experiment.recipe import Recipe
 from unipetl.experiment.running import prepare
 from unipetl.models import load_model
-from unipetl.saved import DESCRIPTION
+from unipetl.saved import holds_attachment
 from unipetl.storage import load
 from unipetl.tasks import Task, get_task
 
@@ -54,7 +54,7 @@ def source_of(path: str | Path) -> Source:
     """
     folder = Path(path)
     files = RunDirectory(folder)
-    if (folder / DESCRIPTION).is_file():
+    if holds_attachment(folder):
         return Source(folder, folder)
     if not files.recipe.is_file():
         seeds = sorted(one.name for one in folder.glob("seed-*"))

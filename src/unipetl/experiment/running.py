@@ -139,7 +139,9 @@ class _Run:
         self.files.claim(self.recipe, self.seed)
         if not self.resume:
             self.files.empty()
-        told = {"notes": list(prepared.notes), "metrics": dict(prepared.signatures)}
+        told: dict[str, Any] = {"notes": list(prepared.notes), "metrics": dict(prepared.signatures)}
+        if self.recipe.model is not None:  # which a relative name does not tell by itself later
+            told["base_is_folder"] = Path(self.recipe.model).exists()
         write_json(self.files.environment, {**surroundings.describe(self.seed), **told})
         if plan is not None:
             write_json(self.files.plan, {**plan.to_dict(), "head": list(plan.head)})

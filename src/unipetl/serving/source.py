@@ -17,7 +17,7 @@ from unipetl.errors import PetlError, ServingError, first_line
 from unipetl.experiment.directory import RunDirectory
 from unipetl.experiment.recipe import Recipe
 from unipetl.experiment.running import prepare
-from unipetl.saved import DESCRIPTION, NEXT_DESCRIPTION, Saved, read
+from unipetl.saved import Saved, holds_attachment, read
 from unipetl.serving.lane import signature_of
 from unipetl.serving.reader import Reader, plain_reader, reader_of
 from unipetl.tasks import Prepared, Task, get_task
@@ -93,7 +93,7 @@ class Opener:
         """
         if not source.name or not source.name.isprintable() or "/" in source.name:
             raise ServingError(f"name {source.name!r}: expected printable text without '/'; give NAME=PATH.")
-        if any((source.path / name).is_file() for name in (DESCRIPTION, NEXT_DESCRIPTION)):
+        if holds_attachment(source.path):
             return self._attachment(source)
         return self._run(source)
 
