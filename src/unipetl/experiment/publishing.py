@@ -81,8 +81,8 @@ def _ready(source: Source, folder: Path, repository: str, facts: Facts) -> Path:
     saved = read(source.attachment)
     if (saved.path / NEXT_DESCRIPTION).is_file():
         raise StorageError(
-            f"{str(saved.path)!r}: the last save there was interrupted. What is whole can be loaded still, but the files "
-            "are not those of one save: load it and save it again, and publish that."
+            f"{str(saved.path)!r}: the last save there was interrupted. What is whole can be loaded still, but the "
+            "files are not those of one save: load it and save it again, and publish that."
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
