@@ -22,7 +22,7 @@ import unipetl
 from unipetl.architectures import Architecture
 from unipetl.attaching import Attachment, attach, detach
 from unipetl.attaching.state import state_of, trained_tensors
-from unipetl.errors import MismatchError, StorageError
+from unipetl.errors import CorruptFileError, MismatchError, StorageError
 from unipetl.files import flush, write_atomically
 from unipetl.fingerprint import fingerprint
 from unipetl.forms import Form
@@ -238,12 +238,16 @@ def _fill(model: nn.Module, saved: Saved, name: str, *, allow_other_base: bool) 
     record = state_of(model).find(name)
     targets = trained_tensors(model, record)
     base: dict[str, Any] = saved.description["base"]
-    same_names(
-        set(saved.tensors),
-        set(targets),
-        f"{str(saved.path)!r}",
-        f"this {record.plan.model_class} with the saved method",
-    )
+    here = f"this {record.plan.model_class} with the saved method"
+    try:
+        same_names(set(saved.tensors), set(targets), f"{str(saved.path)!r}", here)
+    except CorruptFileError as error:
+        if base.get("model_type") in (None, record.plan.model_type):
+            raise
+        raise MismatchError(
+            f"{str(saved.path)!r} was trained on another base: a {base.get('model_class')} ({base.get('model_type')}), "
+            f"and this is a {record.plan.model_class} ({record.plan.model_type}), which has other places."
+        ) from error
     for key, value in saved.tensors.items():
         if value.shape != targets[key].shape:
             raise MismatchError(

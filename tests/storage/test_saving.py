@@ -293,6 +293,12 @@ def test_a_base_with_fewer_layers_is_refused(tmp_path):
         unipetl.load(build("bart", encoder_layers=1), folder)
 
 
+def test_a_base_of_another_kind_is_named(tmp_path):
+    _, folder = saved(tmp_path, method="lora(rank=2)")
+    with pytest.raises(MismatchError, match=r"another base: a BartFor.*\(bart\), and this is a Roberta.*\(roberta\)"):
+        unipetl.load(build("roberta"), folder)
+
+
 def test_the_same_checkpoint_in_bfloat16_is_the_same_base(tmp_path):
     _, folder = saved(tmp_path)
     unipetl.load(build("bart", dtype=torch.bfloat16), folder)

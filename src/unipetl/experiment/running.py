@@ -180,6 +180,12 @@ def prepare(recipe: Recipe, seed: int, task: Task) -> Prepared:
     return task.prepare(model=recipe.model, limit=recipe.limit, evaluation_limit=recipe.evaluation_limit, seed=seed)
 
 
+def few_examples(recipe: Recipe, task: Task, evaluation_limit: int = 1) -> Recipe:
+    """Return the recipe with as few examples as give the same model; ``task`` is configured with its options."""
+    limits = {"evaluation_limit": evaluation_limit} | ({} if task.reads_training else {"limit": 1})
+    return recipe.model_copy(update=limits)
+
+
 def training_arguments(recipe: Recipe, seed: int, prepared: Prepared, task: Task, folder: Path) -> TrainingArguments:
     """Return a run's training arguments; how a task generates is taken from it where the recipe does not say.
 

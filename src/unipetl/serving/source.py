@@ -16,7 +16,7 @@ from transformers import AutoConfig, PreTrainedModel
 from unipetl.errors import PetlError, ServingError, first_line
 from unipetl.experiment.directory import RunDirectory
 from unipetl.experiment.recipe import Recipe
-from unipetl.experiment.running import prepare
+from unipetl.experiment.running import few_examples, prepare
 from unipetl.saved import Saved, holds_attachment, read
 from unipetl.serving.lane import signature_of
 from unipetl.serving.reader import Reader, plain_reader, reader_of
@@ -140,9 +140,8 @@ class Opener:
 
     def _prepared(self, recipe: Recipe, seed: int) -> Prepared:
         task = (self._tasks.get(recipe.task) or get_task(recipe.task)).configure(recipe.options)
-        few = {"evaluation_limit": 2} if task.reads_training else {"evaluation_limit": 2, "limit": 1}
         with self.drawing:
-            return prepare(recipe.model_copy(update=few), seed, task)
+            return prepare(few_examples(recipe, task, evaluation_limit=2), seed, task)
 
 
 def load_base(name: str, model_class: str | None, saved: Saved | None = None) -> tuple[PreTrainedModel, Reader]:

@@ -72,12 +72,16 @@ class Places:
         names = dict(self.model.named_modules())
         shorter = path.partition(".")[2]
         for candidate in (path, f"{self.base}.{path}" if self.base else path, shorter):
-            if candidate in names and (candidate == path or candidate.startswith(f"{self.base}." if self.base else "")):
+            if (
+                candidate
+                and candidate in names
+                and (candidate == path or candidate.startswith(f"{self.base}." if self.base else ""))
+            ):
                 return candidate
         near = nearest(path, names)
+        hint = f"Did you load the right base? The nearest is {near!r}." if near else "Is it the right base, and class?"
         raise InteropError(
-            f"the file names a module {path!r}, which this {type(self.model).__name__} does not have."
-            + (f" Did you load the right base? The nearest is {near!r}." if near else "")
+            f"the file names a module {path!r}, which this {type(self.model).__name__} does not have. {hint}"
         )
 
     def fan_in_fan_out(self, paths: Iterable[str]) -> bool:
