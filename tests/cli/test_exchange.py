@@ -112,7 +112,7 @@ def test_wrong_uses_are_refused(saved, base, trained, tmp_path):
     assert "numbers with commas" in refusal("merge", folder, folder, "-w", "1;2", *out, code=2)
     assert "belongs nowhere" in refusal("merge", trained / "seed-0", folder, *out)  # of a base with more layers
     assert "seed-0, seed-1" in refusal("export", trained, "--to", "peft", *out)
-    assert "neither a run" in refusal("export", tmp_path / "nowhere", "--to", "peft", *out)
+    assert "does not exist" in refusal("export", tmp_path / "nowhere", "--to", "peft", *out)
     assert "is no folder" in refusal("import", "peft", tmp_path / "nowhere", "-m", base, *out)
     assert "option of peft, and not of adapterhub" in refusal(
         "import", "adapterhub", folder, "-m", base, *out, "--shift-positions"
