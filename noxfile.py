@@ -115,7 +115,8 @@ def peft(session: nox.Session) -> None:
         session.skip("it would add PEFT to the active environment")
     install(session, "dev")
     session.install("peft>=0.21,<0.22")
-    session.run("pytest", "tests/interop/test_peft_library.py", "-m", "", *session.posargs)
+    libraries = ["tests/interop/test_peft_library.py", "tests/interop/test_peft_experts_library.py"]
+    session.run("pytest", *libraries, "-m", "", *session.posargs)
 
 
 @nox.session
@@ -139,6 +140,7 @@ def serve(session: nox.Session) -> None:
     session.run("pytest", "tests/serving", "tests/cli/test_serve.py", "-m", "", *session.posargs)
 
 
+@nox.session
 def browser(session: nox.Session) -> None:
     """Look at the report's page in the system's Chromium, at desktop and telephone width, light and dark."""
     install(session, "dev")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch import Tensor
 import unipetl
 from unipetl import axis
 from unipetl.errors import CorruptFileError, MismatchError, StorageError
-from unipetl.files import sha256
+from unipetl.files import crc32, sha256
 from unipetl.forms import FORMS, Form
 from unipetl.method import Method
 
@@ -29,8 +30,15 @@ DESCRIPTION = "unipetl.json"
 TENSORS = "unipetl.safetensors"
 #: Size up to which a file of tensors is read at one glance, in bytes.
 _AT_ONCE = 64 << 20
+#: How often a folder is read that changes while it is read.
+_ATTEMPTS = 4
 #: The next description, complete on the disk before the tensor file is renamed; it serves if a crash comes between.
 NEXT_DESCRIPTION = ".unipetl.json.next"
+
+
+def holds_attachment(folder: Path) -> bool:
+    """Say whether [save][] has written into a folder, be it that it was interrupted."""
+    return any((folder / name).is_file() for name in (DESCRIPTION, NEXT_DESCRIPTION))
 
 
 @dataclass(frozen=True)
@@ -56,8 +64,16 @@ class Saved:
         return Method.from_plain(data)
 
 
-def read(path: str | Path, *, allow_nonfinite: bool = False) -> Saved:
+def read(path: str | Path, *, allow_nonfinite: bool = False, quick: bool = False) -> Saved:
     """Read and check a folder written by [save][], without a model.
+
+    A folder that is being written meanwhile is read as it was or as it will be.
+
+    Args:
+        path: the folder.
+        allow_nonfinite: accept NaN and infinite values.
+        quick: where the CRC-32 of the file of tensors is the one its description says, be content with that: it takes
+            a tenth of the time of SHA-256 and misses one accident in 2^32. Any other file is judged by its SHA-256.
 
     Raises:
         StorageError: there is nothing of ours at ``path``.
@@ -67,46 +83,102 @@ def read(path: str | Path, *, allow_nonfinite: bool = False) -> Saved:
     tensors_path = folder / TENSORS
     if not folder.is_dir():
         raise StorageError(f"{str(folder)!r} is no folder; expected one with {DESCRIPTION} and {TENSORS}.")
-    candidates = [folder / DESCRIPTION, folder / NEXT_DESCRIPTION]
-    present = [file for file in candidates if file.is_file()]
-    if not present:
-        raise StorageError(f"{str(folder)!r} holds no {DESCRIPTION}: nothing was saved there by unipetl.")
-    if not tensors_path.is_file():
-        raise CorruptFileError(f"{str(folder)!r} has a {DESCRIPTION} and no {TENSORS}: the save is incomplete.")
-    descriptions = [_read_description(file) for file in present]
-    tensors, found, finite = _content(tensors_path)
-    description = next((one for one in descriptions if one["sha256"] == found), descriptions[0])
-    _check_meaning(description, tensors_path)
-    _check_tensors(tensors, description, tensors_path, intact=description["sha256"] == found)
-    if not allow_nonfinite and not finite:
-        for key, value in tensors.items():
+    written = _written(folder)
+    for _ in range(_ATTEMPTS):
+        if not written:
+            raise StorageError(f"{str(folder)!r} holds no {DESCRIPTION}: nothing was saved there by unipetl.")
+        if not tensors_path.is_file():
+            raise CorruptFileError(f"{str(folder)!r} has a {DESCRIPTION} and no {TENSORS}: the save is incomplete.")
+        descriptions = [_read_description(file, text) for file, text in written.items()]
+        content = _content(tensors_path, [one.get("crc32") for one in descriptions] if quick else [])
+        description = next((one for one in descriptions if content.fits(one)), None)
+        before, written = written, _written(folder)
+        if description is not None or written == before:
+            break  # else somebody saves just now
+    intact = description is not None
+    description = description or descriptions[0]
+    _check_meaning(description, content.meaning, tensors_path)
+    _check_tensors(content.tensors, description, tensors_path, intact=intact)
+    if not allow_nonfinite and not content.finite:
+        for key, value in content.tensors.items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 raise CorruptFileError(
                     f"{str(tensors_path)!r}: tensor {key!r} has NaN or infinite values; the training diverged or "
                     "the file is damaged. Pass allow_nonfinite=True to load it all the same."
                 )
-    return Saved(folder, description, tensors)
+    return Saved(folder, description, content.tensors)
 
 
-def _content(path: Path) -> tuple[dict[str, Tensor], str, bool]:
-    """Return the tensors of a file, its SHA-256, and whether all values are surely finite; small files at one glance.
+def _written(folder: Path) -> dict[Path, bytes]:
+    """Return the descriptions in a folder, as they are."""
+    found = {}
+    for name in (DESCRIPTION, NEXT_DESCRIPTION):
+        try:
+            found[folder / name] = (folder / name).read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise CorruptFileError(f"{str(folder / name)!r} cannot be read: {error.strerror or error}.") from error
+    return found
 
-    The checksum takes most of the time, so it is computed beside the rest.
+
+@dataclass(frozen=True)
+class _Content:
+    """A file of tensors.
+
+    Attributes:
+        crc32, sha256: of the whole file, in hexadecimal; "" where it was not needed.
+        meaning: what the file says its tensors mean; None where it says nothing.
+        finite: whether all values are surely finite.
+    """
+
+    tensors: dict[str, Tensor]
+    crc32: str
+    sha256: str
+    meaning: str | None
+    finite: bool
+
+    def fits(self, description: Mapping[str, Any]) -> bool:
+        """Say whether a description is this file's."""
+        if self.sha256:
+            return bool(description["sha256"] == self.sha256)
+        return description.get("crc32") == self.crc32
+
+
+def _content(path: Path, quick: Sequence[Any]) -> _Content:
+    """Read a file of tensors, a small one at one glance.
+
+    Args:
+        path: the file.
+        quick: the CRC-32s with which it is content; SHA-256, which takes most of the time and so is computed beside
+            the rest, is left out then.
     """
     with ThreadPoolExecutor(max_workers=1) as beside:
         try:
             if path.stat().st_size <= _AT_ONCE:
                 data = path.read_bytes()
-                digest_of = beside.submit(lambda: hashlib.sha256(data).hexdigest())
+                crc = f"{zlib.crc32(data):08x}" if quick else ""
+                digest_of = None if crc in quick else beside.submit(lambda: hashlib.sha256(data).hexdigest())
                 tensors = safetensors.torch.load(data)
+                said = _metadata(data)
             else:
-                digest_of = beside.submit(sha256, path)
+                crc = crc32(path) if quick else ""
+                digest_of = None if crc in quick else beside.submit(sha256, path)
                 tensors = safetensors.torch.load_file(path)
+                with safetensors.safe_open(path, framework="pt") as file:
+                    said = file.metadata() or {}
         except (safetensors.SafetensorError, ValueError, OSError) as error:
             raise CorruptFileError(f"{str(path)!r} is no readable safetensors file: {error}") from error
         sums = [value.sum().double() for value in tensors.values() if value.is_floating_point()]
         finite = not sums or bool(torch.stack(sums).isfinite().all())  # NaN and infinity survive every sum
-        return dict(sorted(tensors.items())), digest_of.result(), finite  # read at one glance they have no order
+        ordered = dict(sorted(tensors.items()))  # read at one glance they have no order
+        return _Content(ordered, crc, digest_of.result() if digest_of else "", said.get("meaning"), finite)
+
+
+def _metadata(data: bytes) -> dict[str, Any]:
+    """Return what the header of a safetensors file says beside its tensors."""
+    found: dict[str, Any] = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
+    return found
 
 
 def meaning(description: Mapping[str, Any]) -> str:
@@ -115,9 +187,7 @@ def meaning(description: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-def _check_meaning(description: Mapping[str, Any], tensors_path: Path) -> None:
-    with safetensors.safe_open(tensors_path, framework="pt") as file:
-        written = (file.metadata() or {}).get("meaning")
+def _check_meaning(description: Mapping[str, Any], written: str | None, tensors_path: Path) -> None:
     if written is not None and written != meaning(description):
         raise CorruptFileError(
             f"{str(tensors_path.parent / DESCRIPTION)!r}: its method, seed or head is not the one its tensors were "
@@ -125,10 +195,10 @@ def _check_meaning(description: Mapping[str, Any], tensors_path: Path) -> None:
         )
 
 
-def _read_description(path: Path) -> dict[str, Any]:
+def _read_description(path: Path, text: bytes) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+        data = json.loads(text.decode())
+    except ValueError as error:
         raise CorruptFileError(f"{str(path)!r} is no readable JSON: {error}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise MismatchError(f"{str(path)!r} is not the description of an attachment (no format {FORMAT!r}).")

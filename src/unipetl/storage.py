@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import unipetl
 from unipetl.architectures import Architecture
 from unipetl.attaching import Attachment, attach, detach
 from unipetl.attaching.state import state_of, trained_tensors
-from unipetl.errors import MismatchError, StorageError
+from unipetl.errors import CorruptFileError, MismatchError, StorageError
 from unipetl.files import flush, write_atomically
 from unipetl.fingerprint import fingerprint
 from unipetl.forms import Form
@@ -83,6 +84,7 @@ def save(model: nn.Module, path: str | Path, *, name: str | None = None) -> Path
     }
     data = safetensors.torch.save(_unshared(tensors), metadata={"format": "pt", "meaning": meaning(description)})
     description["sha256"] = hashlib.sha256(data).hexdigest()
+    description["crc32"] = f"{zlib.crc32(data):08x}"
     text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
     following = folder / NEXT_DESCRIPTION
     write_atomically(following, lambda file: _write_bytes(file, text.encode()))
@@ -135,6 +137,21 @@ def load(
     elif revision is not None:
         raise StorageError(f"{str(path)!r} is a local folder; revision={revision!r} is for the hub.")
     saved = read(path, allow_nonfinite=allow_nonfinite)
+    return attach_saved(
+        model, saved, name=name, allow_other_base=allow_other_base, architecture=architecture, forms=forms
+    )
+
+
+def attach_saved(
+    model: nn.Module,
+    saved: Saved,
+    *,
+    name: str | None = None,
+    allow_other_base: bool = False,
+    architecture: Architecture | None = None,
+    forms: Sequence[type[Form]] = (),
+) -> Attachment:
+    """Attach a folder that has been read; see [load][], whose second half this is."""
     chosen = saved.name if name is None else name
     attachment = attach(
         model,
@@ -164,9 +181,9 @@ def reload(
     """Put the values of a saved attachment into one that ``model`` has already; all or nothing.
 
     The very tensors stay and get other values: no hook changes, nothing compiled is compiled again, and optimizers go
-    on. Everything is read and checked, as [load][] does, before the first value is written. A forward pass that runs
-    in another thread meanwhile may see some tensors before and some after the change, so a server reloads between
-    two batches.
+    on. Everything is read and checked before the first value is written, as [load][] does, but for one thing: a file
+    whose CRC-32 is the one in its description is not judged by its SHA-256 too. A forward pass that runs in another
+    thread meanwhile may see some tensors before and some after the change, so a server reloads between two batches.
 
     Args:
         model: a model with attachments.
@@ -181,8 +198,20 @@ def reload(
         MismatchError: the attachment's method is not the saved one, or the base is another.
         CorruptFileError: a file is damaged or incomplete.
     """
+    saved = read(path, allow_nonfinite=allow_nonfinite, quick=True)
+    reload_saved(model, saved, name=name, allow_other_base=allow_other_base, forms=forms)
+
+
+def reload_saved(
+    model: nn.Module,
+    saved: Saved,
+    *,
+    name: str | None = None,
+    allow_other_base: bool = False,
+    forms: Sequence[type[Form]] = (),
+) -> None:
+    """Put the values of a folder that has been read into an attachment; see [reload][], whose second half this is."""
     record = state_of(model).find(name)
-    saved = read(path, allow_nonfinite=allow_nonfinite)
     if saved.description["method"] != record.plan.method.plain():  # written alike, it need not be read
         method = saved.method(forms).canonical()
         if method != record.plan.method.canonical():
@@ -209,12 +238,16 @@ def _fill(model: nn.Module, saved: Saved, name: str, *, allow_other_base: bool) 
     record = state_of(model).find(name)
     targets = trained_tensors(model, record)
     base: dict[str, Any] = saved.description["base"]
-    same_names(
-        set(saved.tensors),
-        set(targets),
-        f"{str(saved.path)!r}",
-        f"this {record.plan.model_class} with the saved method",
-    )
+    here = f"this {record.plan.model_class} with the saved method"
+    try:
+        same_names(set(saved.tensors), set(targets), f"{str(saved.path)!r}", here)
+    except CorruptFileError as error:
+        if base.get("model_type") in (None, record.plan.model_type):
+            raise
+        raise MismatchError(
+            f"{str(saved.path)!r} was trained on another base: a {base.get('model_class')} ({base.get('model_type')}), "
+            f"and this is a {record.plan.model_class} ({record.plan.model_type}), which has other places."
+        ) from error
     for key, value in saved.tensors.items():
         if value.shape != targets[key].shape:
             raise MismatchError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import threading
+
 import pytest
 import torch
 import transformers
@@ -184,3 +187,53 @@ def test_rows_that_do_not_come_first():
     names = attach_all(model, ["lora(rank=2, at=[ffn.up])", "lora(rank=2, at=[ffn.up])"])
     with pytest.raises(AttachError, match="sees no rows"), unipetl.routed(model, names):
         pass
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "bart", "t5"])
+def test_a_copy_made_inside_the_block_is_as_the_model_is_outside(family):
+    model = build(family)
+    method = "prompt_tuning(length=2) + bitfit" if family == "t5" else "mam(length=2, rank=2, mlp=None) + bitfit"
+    names = ("first", "second")
+    for number, text in enumerate((method, "lora(rank=2)")):
+        attachment = unipetl.attach(model, text, name=names[number], train_head=False)
+        with torch.no_grad():
+            for value in attachment.tensors().values():
+                value.add_(torch.randn(value.shape, generator=torch.Generator().manual_seed(number)) * 0.1)
+        unipetl.activate(model, None)
+    unipetl.activate(model, "second")
+    call = batch(model)
+    with torch.no_grad():
+        outside = model(**call).logits
+        with unipetl.routed(model, ["first", None]):
+            inside = model(**call).logits
+            with unipetl.routed(model, [None, "first"]):
+                deeper = model(**call).logits
+                copied = copy.deepcopy(model)
+                assert torch.equal(model(**call).logits, deeper), "the model's rows are routed on"
+            holder = copy.deepcopy(torch.nn.ModuleList([model]))
+            assert torch.equal(model(**call).logits, inside)
+            assert not torch.equal(inside, outside)
+            for one in (copied, holder[0]):
+                assert torch.equal(one(**call).logits, outside)
+                assert "__deepcopy__" not in one.__dict__
+        assert torch.equal(model(**call).logits, outside)
+        unipetl.activate(copied, "first")
+        unipetl.activate(model, "first")
+        assert torch.equal(copied(**call).logits, model(**call).logits)
+        with unipetl.routed(copied, ["first", None]):
+            assert torch.equal(copied(**call).logits, inside)
+    assert "__deepcopy__" not in model.__dict__
+
+
+def test_a_copy_that_fails_leaves_the_rows_routed():
+    model = build("bert")
+    unipetl.attach(model, "lora(rank=2)", name="first")
+    with unipetl.routed(model, ["first", None]):
+        model.lock = threading.Lock()  # which cannot be copied
+        with pytest.raises(TypeError):
+            copy.deepcopy(model)
+        with pytest.raises(AttachError, match="rows are routed"):
+            unipetl.activate(model, None)
+        del model.lock
+        copy.deepcopy(model)
+    unipetl.activate(model, None)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from transformers import AutoModelForSequenceClassification
 
 import unipetl
 from cli.calling import call, data, refusal
 from cli.conftest import QUICK
 from cli.tiny_task import TINY
+from serving.tiny_runs import make_run
+from tasks.tiny_text import save_bert, words
 from unipetl.interop import adapterhub, peft
 from unipetl.saved import read
 from unipetl.testing import batch, build
@@ -109,7 +112,7 @@ def test_wrong_uses_are_refused(saved, base, trained, tmp_path):
     assert "numbers with commas" in refusal("merge", folder, folder, "-w", "1;2", *out, code=2)
     assert "belongs nowhere" in refusal("merge", trained / "seed-0", folder, *out)  # of a base with more layers
     assert "seed-0, seed-1" in refusal("export", trained, "--to", "peft", *out)
-    assert "neither a run" in refusal("export", tmp_path / "nowhere", "--to", "peft", *out)
+    assert "does not exist" in refusal("export", tmp_path / "nowhere", "--to", "peft", *out)
     assert "is no folder" in refusal("import", "peft", tmp_path / "nowhere", "-m", base, *out)
     assert "option of peft, and not of adapterhub" in refusal(
         "import", "adapterhub", folder, "-m", base, *out, "--shift-positions"
@@ -128,3 +131,23 @@ def test_what_a_format_cannot_say_is_refused(tmp_path):
     call("train", "-t", TINY.name, "-x", "adapter(rank=2)", "-o", run, *QUICK, "--seed", 0)
     assert "unipetl.save keeps every method" in refusal("export", run, "--to", "peft", "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_whose_labels_are_those_of_its_training_file(tmp_path):
+    rows = [{"text": words(number, number + 1), "label": ("good", "bad")[number % 2]} for number in range(12)]
+    base = save_bert(tmp_path / "base")
+    made = [
+        make_run(tmp_path / name, "csv-classification", base, "lora(rank=2)", rows=rows, seed=seed)
+        for seed, name in enumerate(("first", "second"))
+    ]
+    call("export", made[0], "--to", "peft", "-o", tmp_path / "theirs")
+    assert "Exact" in call("merge", *made, "-o", tmp_path / "both").stdout
+    told = refusal("import", "peft", tmp_path / "theirs", "-m", base, "-o", tmp_path / "bare")
+    assert "names a module 'classifier'" in told
+    assert "the right base, and class" in told
+    kind = type(AutoModelForSequenceClassification.from_pretrained(base)).__name__
+    call("import", "peft", tmp_path / "theirs", "-m", base, "--class", kind, "-o", tmp_path / "back")
+
+
+def test_a_missing_run_is_said_to_be_missing(tmp_path):
+    assert "does not exist" in refusal("merge", tmp_path / "nope", tmp_path / "nope", "-o", tmp_path / "both")

@@ -157,7 +157,7 @@ def flip(tensors):
     tensors[KEY][0, 0] += 1e-3
 
 
-@pytest.mark.parametrize(
+DAMAGE = pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
         (lambda f: rewrite(f, drop), CorruptFileError, f"'{KEY}' is missing"),
@@ -178,6 +178,9 @@ def flip(tensors):
         (lambda f: describe(f, lambda d: d.pop("base")), CorruptFileError, "'base' is missing"),
     ],
 )
+
+
+@DAMAGE
 def test_damage_is_named_and_the_model_stays_bare(tmp_path, damage, error, message):
     _, folder = saved(tmp_path)
     damage(folder)
@@ -190,6 +193,81 @@ def test_damage_is_named_and_the_model_stays_bare(tmp_path, damage, error, messa
     assert [p.requires_grad for p in twin.parameters()] == flags
     assert list(twin.state_dict()) == keys
     assert unipetl.attachments(twin) == ()
+
+
+@DAMAGE
+@pytest.mark.parametrize("old", [False, True])
+def test_damage_is_noticed_by_reload_too_and_no_value_changes(tmp_path, damage, error, message, old):
+    """``old``: saved before descriptions had a CRC-32."""
+    model, folder = saved(tmp_path)
+    if old:
+        describe(folder, lambda data: data.pop("crc32"))
+    with torch.no_grad():
+        for values in unipetl.attachments(model)[0].tensors().values():
+            values.add_(0.25)
+    before = logits(model)
+    damage(folder)
+    with pytest.raises(error, match=message):
+        reload(model, folder)
+    assert torch.equal(logits(model), before)
+
+
+def test_reload_takes_the_quick_checksum_where_it_fits_and_the_thorough_one_elsewhere(tmp_path, monkeypatch):
+    model, folder = saved(tmp_path)
+    asked = []
+    real = reading.hashlib.sha256
+    monkeypatch.setattr(reading.hashlib, "sha256", lambda data=b"": asked.append(len(data)) or real(data))
+    size = (folder / "unipetl.safetensors").stat().st_size
+    reload(model, folder)
+    assert size not in asked
+    for change in (
+        lambda data: data.pop("crc32"),  # saved by an older version
+        lambda data: data.update(crc32="00000000"),
+        lambda data: data.update(crc32=["no checksum"]),
+    ):
+        describe(folder, change)
+        reload(model, folder)
+        assert asked.count(size) == 1
+        asked.clear()
+    unipetl.load(build("bart"), folder)
+    assert size in asked
+
+
+def test_files_too_large_for_one_glance_are_checked_alike(tmp_path, monkeypatch):
+    model, folder = saved(tmp_path)
+    monkeypatch.setattr(reading, "_AT_ONCE", 0)
+    reload(model, folder)
+    describe(folder, lambda data: data.pop("crc32"))
+    reload(model, folder)
+    rewrite(folder, flip)
+    with pytest.raises(CorruptFileError, match="not those that were saved"):
+        reload(model, folder)
+
+
+@pytest.mark.parametrize("crash_at", [None, 2])
+def test_a_folder_that_is_saved_while_it_is_read_is_read_as_it_becomes(tmp_path, monkeypatch, crash_at):
+    model, folder = saved(tmp_path)
+    twin = build("bart")
+    unipetl.load(twin, folder)
+    with torch.no_grad():
+        for values in unipetl.attachments(model)[0].tensors().values():
+            values.add_(0.25)
+    real, begun = reading._content, []
+
+    def meanwhile(*settings):
+        if not begun:  # the description has been read, the tensors have not
+            begun.append(True)
+            unipetl.save(model, folder)
+            if crash_at:  # the last renaming has not happened yet
+                (folder / "unipetl.json").replace(folder / ".unipetl.json.next")
+                (folder / "unipetl.json").write_text(text)
+        return real(*settings)
+
+    text = (folder / "unipetl.json").read_text()
+    monkeypatch.setattr(reading, "_content", meanwhile)
+    reload(twin, folder)
+    assert begun
+    assert torch.equal(logits(twin), logits(model))
 
 
 def test_nonfinite_values_load_when_asked(tmp_path):
@@ -213,6 +291,12 @@ def test_a_base_with_fewer_layers_is_refused(tmp_path):
     _, folder = saved(tmp_path)
     with pytest.raises((CorruptFileError, MismatchError), match=r"belongs nowhere|other names or shapes"):
         unipetl.load(build("bart", encoder_layers=1), folder)
+
+
+def test_a_base_of_another_kind_is_named(tmp_path):
+    _, folder = saved(tmp_path, method="lora(rank=2)")
+    with pytest.raises(MismatchError, match=r"another base: a BartFor.*\(bart\), and this is a Roberta.*\(roberta\)"):
+        unipetl.load(build("roberta"), folder)
 
 
 def test_the_same_checkpoint_in_bfloat16_is_the_same_base(tmp_path):

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unipetl.arithmetic.term import Part, Values, rebuilt
+from unipetl.arithmetic.expertwise import Values
+from unipetl.arithmetic.term import Part, rebuilt
 from unipetl.composition import Add, Gate, Multiply
 from unipetl.errors import CombinationError
 from unipetl.forms import Bottleneck, HeadAttention, LowRank, Prompt, Rescale

@@ -1,7 +1,8 @@
 """An attachment as a value: its method and its tensors, apart from any model.
 
 The changes are held by modification and place, so that what two attachments have in common can be told. A prefix
-that an MLP computes is held as the keys and values it computes.
+that an MLP computes is held as the keys and values it computes. Each expert of a mixture is a place of its own, so
+what holds at a place holds at an expert.
 """
 
 from __future__ import annotations
@@ -14,22 +15,23 @@ import torch
 from torch import Tensor, nn
 
 from unipetl.architectures import Architecture
+from unipetl.arithmetic.expertwise import Values, one_by_one, together
 from unipetl.attaching import Attachment, attach, detach
 from unipetl.attaching.state import Record, state_of, trained_tensors
 from unipetl.errors import CombinationError
-from unipetl.forms import ExpertsDelta, HeadAttention
+from unipetl.forms import HeadAttention
 from unipetl.forms.head_attention import HeadAttentionDelta
 from unipetl.method import Method, Modification, Trained
 from unipetl.planning.places import labelled
 from unipetl.saved import read
 
-#: Name of a parameter of a form -> its values.
-Values = dict[str, Tensor]
-
 
 @dataclass(frozen=True)
 class Part:
-    """One modification, with its values at every place (by the site's name)."""
+    """One modification, with its values at every place.
+
+    A place is called as its site is; that of one expert, ``<site> expert <number>``.
+    """
 
     modification: Modification
     places: dict[str, Values]
@@ -69,9 +71,9 @@ class Term:
         """Return every tensor under the name it has in a saved file."""
         named = dict(labelled(self.method.modifications))
         found = {
-            f"{place}/{named[part.modification]}/{name}": value
+            f"{site}/{named[part.modification]}/{name}": value
             for part in self.parts
-            for place, values in part.places.items()
+            for site, values in together(part.places).items()
             for name, value in values.items()
         }
         return found | {f"model/{name}": value for name, value in self.own.items()}
@@ -134,10 +136,6 @@ def _live(model: nn.Module, record: Record) -> Term:
     tensors = {key: value for key, value in tensors.items() if not key.startswith("shared/")}
     for one in record.plan.placements:
         delta = record.changes[one.key].delta
-        if isinstance(delta, ExpertsDelta):
-            raise CombinationError(
-                f"{one.key!r} holds the values of several experts at once, with which the arithmetic cannot calculate."
-            )
         if isinstance(delta, HeadAttentionDelta) and delta._shared[0] is not None:
             with torch.no_grad():
                 key, value = delta._shared[0](delta.index)
@@ -180,13 +178,19 @@ def _from_tensors(
         place, label, name = key.split("/")
         by_name.setdefault((representation_of(place), label), {}).setdefault(place, {})[name] = value
     parts = tuple(
-        Part(one, by_name.get((one.representation.name, label), {})) for one, label in labelled(method.modifications)
+        Part(one, one_by_one(one, by_name.pop((one.representation.name, label), {})))
+        for one, label in labelled(method.modifications)
     )
+    if by_name:
+        name, label = next(iter(by_name))
+        raise CombinationError(f"{label!r} at {name!r}: the attachment has values there and its method says none.")
     return Term(tuple(part for part in parts if part.places), method.train, train_head, own, dict(originals))
 
 
 def representation_of(site: str) -> str:
-    """Return the representation that a site's name names: ``encoder.0.self_attention.query`` is ``attention.query``."""
-    parts = site.split(".")[1:]
-    parts = parts[1:] if parts[0].isdigit() else parts
+    """Return the representation that a site's name names.
+
+    ``encoder.0.self_attention.query`` is ``attention.query``; ``decoder.1.ffn.experts.3.up`` is ``ffn.up``.
+    """
+    parts = [part for part in site.split(".")[1:] if not part.isdigit() and part not in ("experts", "shared")]
     return ".".join("attention" if part.endswith("_attention") else part for part in parts)

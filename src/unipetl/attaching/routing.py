@@ -7,6 +7,7 @@ one [Group][unipetl.attaching.grouped.Group].
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,9 +103,28 @@ class Routing:
         install_row_prompts(model, hooks, rows, used)
         stacks = [[used[name] for name in stack] for stack in self.stacks]
         install_stack_hooks(model, hooks, list(used.values()), stacks)
+        hooks.method(model, "__deepcopy__", CopyUnrouted(model, state))
         generate = getattr(model, "generate", None)
         if callable(generate):
             hooks.method(model, "generate", Generating(rows, generate))
+
+
+@dataclass
+class CopyUnrouted:
+    """Copies a model that is routed as it is outside the block, which the copy could never leave."""
+
+    model: nn.Module
+    state: State
+
+    def __call__(self, memo: dict[int, Any]) -> nn.Module:
+        """Return the copy, as ``copy.deepcopy`` makes it; the model's rows are routed on."""
+        routing, self.state.routing = self.state.routing, None
+        try:
+            install(self.model, self.state)
+            return copy.deepcopy(self.model, memo)
+        finally:
+            self.state.routing = routing
+            install(self.model, self.state)
 
 
 @dataclass

@@ -38,7 +38,7 @@ def command(
     from unipetl import saved
 
     folder = path.parent if path.name in (saved.DESCRIPTION, saved.TENSORS) and path.is_file() else path
-    if any((folder / name).is_file() for name in (saved.DESCRIPTION, saved.NEXT_DESCRIPTION)):
+    if saved.holds_attachment(folder):
         _attachment(saved.read(folder), as_json=as_json)
     elif (folder / "recipe.yaml").is_file():
         _run(folder, as_json=as_json)

@@ -100,7 +100,7 @@ def _sources(text: str) -> list[Source]:
     from unipetl.serving import Source
 
     source = Source.parse(text)
-    if any((source.path / name).is_file() for name in (saved.DESCRIPTION, saved.NEXT_DESCRIPTION)):
+    if saved.holds_attachment(source.path):
         return [source]
     paths = run_directories(source.path)
     if paths == [source.path]:

@@ -130,6 +130,14 @@ class RunDirectory:
             raise RunError(f"the recipe of the run is damaged: {error}") from error
         return recipe, recipe.seeds[0]
 
+    def base_is_folder(self) -> bool | None:
+        """Return whether the recipe's model was a folder when the run was made; None where that was not noted."""
+        try:
+            noted = json.loads(self.environment.read_text(encoding="utf-8")).get("base_is_folder")
+        except (OSError, ValueError, AttributeError):  # absent, damaged, or no object
+            return None
+        return noted if isinstance(noted, bool) else None
+
     def _lack(self) -> str:
         """Say why this is no run's directory."""
         if not self.path.exists():

@@ -13,9 +13,9 @@ from unipetl.attaching import activate
 from unipetl.errors import RunError, StorageError
 from unipetl.experiment.directory import RunDirectory, RunResult
 from unipetl.experiment.recipe import Recipe
-from unipetl.experiment.running import prepare
+from unipetl.experiment.running import few_examples, prepare
 from unipetl.models import load_model
-from unipetl.saved import DESCRIPTION
+from unipetl.saved import holds_attachment
 from unipetl.storage import load
 from unipetl.tasks import Task, get_task
 
@@ -53,8 +53,12 @@ def source_of(path: str | Path) -> Source:
         StorageError: it is neither.
     """
     folder = Path(path)
+    if not folder.exists():
+        raise StorageError(
+            f"{str(folder)!r} does not exist; expected a run, or a folder that unipetl.save has written."
+        )
     files = RunDirectory(folder)
-    if (folder / DESCRIPTION).is_file():
+    if holds_attachment(folder):
         return Source(folder, folder)
     if not files.recipe.is_file():
         seeds = sorted(one.name for one in folder.glob("seed-*"))
@@ -104,6 +108,6 @@ def _base(first: Source, model: str | None, model_class: str | None, task: Task 
             f"{str(first.path)!r} is an attachment without its base; name that with --model, as a folder or hub name."
         )
     chosen: Any = (task or get_task(first.recipe.task)).configure(first.recipe.options)
-    recipe = first.recipe.model_copy(update={"limit": 1, "evaluation_limit": 1})
-    prepared = prepare(recipe, recipe.seeds[0], chosen)
+    recipe = first.recipe
+    prepared = prepare(few_examples(recipe, chosen), recipe.seeds[0], chosen)
     return prepared.model, recipe.model

@@ -15,7 +15,7 @@ from unipetl.hub.card import CARD, Facts, Score
 from unipetl.hub.fetching import FILES, is_hub_model
 from unipetl.hub.uploading import upload
 from unipetl.publishing import write_card
-from unipetl.saved import read
+from unipetl.saved import NEXT_DESCRIPTION, read
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,11 @@ def _ready(source: Source, folder: Path, repository: str, facts: Facts) -> Path:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise StorageError(f"{str(folder)!r} exists; the files are written into a folder of their own.")
     saved = read(source.attachment)
+    if (saved.path / NEXT_DESCRIPTION).is_file():
+        raise StorageError(
+            f"{str(saved.path)!r}: the last save there was interrupted. What is whole can be loaded still, but the "
+            "files are not those of one save: load it and save it again, and publish that."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in FILES:
@@ -95,7 +100,7 @@ def _facts(source: Source, base_model: str | None) -> Facts:
     if recipe is None or result is None:
         return Facts(base=base_model)
     named = str(recipe.model) if recipe.model is not None else None
-    base = base_model or (named if named is not None and is_hub_model(named) else None)
+    base = base_model or (named if named is not None and _from_hub(named, source.path) else None)
     return Facts(
         base=base,
         notation=result.method,
@@ -108,6 +113,17 @@ def _facts(source: Source, base_model: str | None) -> Facts:
         scores=[Score(one.seed, _scores(one)) for one in (result, *_siblings(source, result))],
         steps=result.steps,
     )
+
+
+def _from_hub(name: str, run: Path) -> bool:
+    """Say whether the base that a recipe names came from the hub, and was no folder where the run was made."""
+    if not is_hub_model(name):
+        return False
+    folder = RunDirectory(run).base_is_folder()
+    if folder is not None:
+        return not folder
+    whole = run.resolve()  # of an older version, which did not note it: a relative folder mostly lies above the run
+    return not any((place / name).exists() for place in (whole, *whole.parents))
 
 
 def _scores(result: RunResult) -> dict[str, float]:

@@ -139,7 +139,9 @@ class _Run:
         self.files.claim(self.recipe, self.seed)
         if not self.resume:
             self.files.empty()
-        told = {"notes": list(prepared.notes), "metrics": dict(prepared.signatures)}
+        told: dict[str, Any] = {"notes": list(prepared.notes), "metrics": dict(prepared.signatures)}
+        if self.recipe.model is not None:  # which a relative name does not tell by itself later
+            told["base_is_folder"] = Path(self.recipe.model).exists()
         write_json(self.files.environment, {**surroundings.describe(self.seed), **told})
         if plan is not None:
             write_json(self.files.plan, {**plan.to_dict(), "head": list(plan.head)})
@@ -176,6 +178,12 @@ class _Run:
 def prepare(recipe: Recipe, seed: int, task: Task) -> Prepared:
     """Return the recipe's task, ready to run."""
     return task.prepare(model=recipe.model, limit=recipe.limit, evaluation_limit=recipe.evaluation_limit, seed=seed)
+
+
+def few_examples(recipe: Recipe, task: Task, evaluation_limit: int = 1) -> Recipe:
+    """Return the recipe with as few examples as give the same model; ``task`` is configured with its options."""
+    limits = {"evaluation_limit": evaluation_limit} | ({} if task.reads_training else {"limit": 1})
+    return recipe.model_copy(update=limits)
 
 
 def training_arguments(recipe: Recipe, seed: int, prepared: Prepared, task: Task, folder: Path) -> TrainingArguments:

@@ -13,16 +13,22 @@ from torch import nn
 CHILD = "unipetl"
 
 
-def own_modules(model: nn.Module, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, nn.Module]]:
+def own_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield path and module like ``named_modules``, each module once, without those of attachments."""
-    seen = set() if seen is None else seen
-    if id(model) in seen:
-        return
-    seen.add(id(model))
-    yield prefix, model
-    for name, child in model._modules.items():
-        if child is not None and name != CHILD:
-            yield from own_modules(child, f"{prefix}.{name}" if prefix else name, seen)
+    seen: set[int] = set()
+    ahead = [("", model)]
+    while ahead:  # no recursion: this is walked whenever values are put into a running model
+        path, module = ahead.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        yield path, module
+        children = module._modules
+        if children:
+            dot = f"{path}." if path else ""
+            ahead += [
+                (dot + name, child) for name, child in reversed(children.items()) if child is not None and name != CHILD
+            ]
 
 
 def own_parameters(model: nn.Module, *, remove_duplicate: bool = True) -> dict[str, nn.Parameter]:

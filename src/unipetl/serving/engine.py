@@ -16,13 +16,13 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from unipetl.attaching import activate, detach
-from unipetl.errors import MismatchError, RefusedError, ServingError, first_line
+from unipetl.errors import MismatchError, PetlError, RefusedError, ServingError, first_line
 from unipetl.serving.batching import Item
 from unipetl.serving.lane import Lane, pooled
 from unipetl.serving.reader import Reader, Row
 from unipetl.serving.sharing import equal, share
 from unipetl.serving.source import Opened, Opener, Source, load_base
-from unipetl.storage import load
+from unipetl.storage import attach_saved, reload_saved
 from unipetl.tasks import Task
 
 Action = Literal["classify", "generate", "embed"]
@@ -80,8 +80,8 @@ class Work:
 class Engine:
     """One base, in memory once, and everything that is attached to it.
 
-    After the start, [attach][], [remove][] and [compute][] belong to the worker thread, and [open][] and [read][] to
-    another one.
+    After the start, [attach][], [refresh][], [remove][] and [compute][] belong to the worker thread, and [open][] and
+    [read][] to another one.
 
     Args:
         base: a folder or hub name, where there are attachments that no run tells a model of.
@@ -130,6 +130,24 @@ class Engine:
             return self._placed(opened)
         finally:
             self._opener.forget()
+
+    def refresh(self, opened: Opened, held: Served) -> Served | None:
+        """Put the values of what was opened into an attachment that is here, in place.
+
+        Returns:
+            What is served now, under the same ``key``; None if it does not fit, and nothing has changed.
+        """
+        lane = held.lane
+        if opened.saved is None or held.key is None or opened.signature not in (None, lane.signature):
+            return None
+        if opened.signature is None and type(lane.model).__name__ != opened.model_class:
+            return None
+        try:
+            reload_saved(lane.model, opened.saved, name=held.key)
+        except PetlError:  # another method, or another base: attach() finds a place for it or tells why there is none
+            return None
+        self._opener.forget()
+        return Served(opened.source.name, held.key, lane, opened.reader or lane.reader, opened.facts)
 
     def remove(self, served: Served) -> None:
         """Take an attachment off its model."""
@@ -182,7 +200,7 @@ class Engine:
                 continue
             if opened.signature is None and type(lane.model).__name__ != opened.model_class:
                 continue
-            if opened.adapter is None and not equal(self._moved(opened.model()[0]), lane.model):  # no fingerprint tells
+            if opened.saved is None and not equal(self._moved(opened.model()[0]), lane.model):  # no fingerprint tells
                 continue
             try:
                 return self._attached(opened, lane)
@@ -202,9 +220,9 @@ class Engine:
 
     def _attached(self, opened: Opened, lane: Lane) -> Served:
         name, key = opened.source.name, None
-        if opened.adapter is not None:
+        if opened.saved is not None:
             key = f"{name}#{next(self._numbers)}"  # a name that is loaded again is another one on the model
-            load(lane.model, opened.adapter, name=key)
+            attach_saved(lane.model, opened.saved, name=key)
             activate(lane.model, None)
         return Served(name, key, lane, opened.reader or lane.reader, opened.facts)
 

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from unipetl.errors import PetlError, RefusedError, ServingError
+from unipetl.errors import PetlError, RefusedError
 from unipetl.serving.batching import Batcher
 from unipetl.serving.engine import Action, Engine, Served, Work
 from unipetl.serving.limits import Limits, near
 from unipetl.serving.metrics import Metrics
 from unipetl.serving.reader import Row
+from unipetl.serving.roster import Roster
 from unipetl.serving.source import Source
 from unipetl.serving.writing import Asked, key_of, settings_for
 
@@ -55,21 +54,20 @@ class Service:
         self.engine = engine
         self.limits = limits or Limits()
         self.metrics = metrics or Metrics()
-        self.served = {str(one.name): one for one in served}
-        if len(self.served) < len(served):
-            twice = next(name for name, count in Counter(str(one.name) for one in served).items() if count > 1)
-            raise ServingError(f"two attachments are called {twice!r}; give them names: NAME=PATH.")
         self.allow_load = None if allow_load is None else allow_load.resolve()
         self.abandoned = 0
-        self._users: Counter[Served] = Counter()
-        self._unused = asyncio.Condition()
         self._loading = asyncio.Lock()
-        self._leaving: set[asyncio.Task[None]] = set()
         self._texts = ThreadPoolExecutor(1, thread_name_prefix="unipetl-texts")
         self._folders = ThreadPoolExecutor(1, thread_name_prefix="unipetl-folders")
         self._alone = itertools.count()
         self.batcher = Batcher(self.engine.compute, self.limits, self.metrics.watch())
+        self._roster = Roster(engine, served, self.batcher, self.metrics.forget)
         self.metrics.watch_state(lambda: self.batcher.waiting, lambda: len(self.served))
+
+    @property
+    def served(self) -> Mapping[str, Served]:
+        """What is served, by name."""
+        return self._roster.served
 
     @property
     def ready(self) -> bool:
@@ -83,8 +81,7 @@ class Service:
     async def close(self) -> int:
         """Finish what was accepted, within the grace time, and return how many texts were given up."""
         given_up = await self.batcher.close(self.limits.grace)
-        for task in self._leaving:
-            task.cancel()
+        self._roster.close()
         for pool in (self._texts, self._folders):
             pool.shutdown(wait=False, cancel_futures=True)
         return given_up
@@ -133,7 +130,7 @@ class Service:
         self.limits.check_texts(texts)
         served = self.find(name, action)
         try:
-            async with self._using(served), asyncio.timeout(self.limits.timeout):
+            async with self._roster.using(served), asyncio.timeout(self.limits.timeout):
                 with self.batcher.room(len(texts)):
                     rows = await self._read(served, texts)
                     waiting = []
@@ -155,9 +152,10 @@ class Service:
             raise RefusedError(504, f"not answered within {seconds:g} s; what was left of it was dropped.") from None
 
     async def load(self, name: str, path: str, *, replace: bool) -> tuple[Served, bool]:
-        """Attach what lies at ``path`` under the folder that may be loaded from.
+        """Serve what lies at ``path`` under the folder that may be loaded from.
 
-        Requests that were accepted before are still answered by what had the name.
+        Requests that were accepted before are still answered by what had the name; no other request waits for more
+        than one batch.
 
         Returns:
             What is served now, and whether the name is new.
@@ -176,12 +174,9 @@ class Service:
                 raise RefusedError(503, "this server is stopping.", retry_after=5)
             try:
                 opened = await _within(self._folders, partial(self.engine.open, Source(name, folder)))
-                served = await self.batcher.alone(partial(self.engine.attach, opened))
+                served = await self._roster.put(name, opened)
             except PetlError as error:
                 raise RefusedError(422, str(error)) from error
-            self.served[name] = served
-        if before is not None:
-            self._remove(before)
         return served, before is None
 
     async def unload(self, name: str) -> None:
@@ -192,9 +187,8 @@ class Service:
         """
         self._check_loading()
         async with self._loading:
-            served = self._named(name)
-            del self.served[name]
-        self._remove(served)
+            self._named(name)
+            self._roster.drop(name)
 
     def _named(self, name: str) -> Served:
         served = self.served.get(name)
@@ -219,32 +213,6 @@ class Service:
         except PetlError as error:
             raise RefusedError(422, str(error)) from error
         return rows
-
-    @asynccontextmanager
-    async def _using(self, served: Served) -> AsyncIterator[None]:
-        self._users[served] += 1
-        try:
-            yield
-        finally:
-            self._users[served] -= 1
-            if not self._users[served]:
-                del self._users[served]
-                async with self._unused:
-                    self._unused.notify_all()
-
-    def _remove(self, served: Served) -> None:
-        """Take an attachment off the model once nobody uses it."""
-
-        async def leave() -> None:
-            async with self._unused:
-                await self._unused.wait_for(lambda: served not in self._users)
-            await self.batcher.alone(partial(self.engine.remove, served))
-            if str(served.name) not in self.served:
-                self.metrics.forget(str(served.name))
-
-        task = asyncio.get_running_loop().create_task(leave())
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
 
     def _check_loading(self) -> Path:
         if self.allow_load is None:

@@ -16,8 +16,8 @@ from transformers import AutoConfig, PreTrainedModel
 from unipetl.errors import PetlError, ServingError, first_line
 from unipetl.experiment.directory import RunDirectory
 from unipetl.experiment.recipe import Recipe
-from unipetl.experiment.running import prepare
-from unipetl.saved import DESCRIPTION, NEXT_DESCRIPTION, Saved, read
+from unipetl.experiment.running import few_examples, prepare
+from unipetl.saved import Saved, holds_attachment, read
 from unipetl.serving.lane import signature_of
 from unipetl.serving.reader import Reader, plain_reader, reader_of
 from unipetl.tasks import Prepared, Task, get_task
@@ -50,7 +50,7 @@ class Opened:
     """A source that has been read, before it is on a model.
 
     Attributes:
-        adapter: the folder of the trained tensors; None for a run that trained nothing.
+        saved: what was trained, read and checked; None for a run that trained nothing.
         model_class: of the model it was trained on; "" where only ``signature`` is known.
         signature: of the model's lane; None where the class alone says it.
         reader: the task's; None for the one of the lane it goes to.
@@ -59,7 +59,7 @@ class Opened:
     """
 
     source: Source
-    adapter: Path | None
+    saved: Saved | None
     model_class: str
     signature: tuple[object, ...] | None
     reader: Reader | None
@@ -93,7 +93,7 @@ class Opener:
         """
         if not source.name or not source.name.isprintable() or "/" in source.name:
             raise ServingError(f"name {source.name!r}: expected printable text without '/'; give NAME=PATH.")
-        if any((source.path / name).is_file() for name in (DESCRIPTION, NEXT_DESCRIPTION)):
+        if holds_attachment(source.path):
             return self._attachment(source)
         return self._run(source)
 
@@ -120,7 +120,7 @@ class Opener:
 
         saved = None if recipe.zero_shot else read(files.adapter)
         facts = {"task": recipe.task, "seed": seed, **_facts(saved), "method": recipe.method_text()}
-        return Opened(source, None if saved is None else files.adapter, "", signature, reader, model, facts)
+        return Opened(source, saved, "", signature, reader, model, facts)
 
     def _attachment(self, source: Source) -> Opened:
         saved = read(source.path)
@@ -136,13 +136,12 @@ class Opener:
                 return load_base(self.base, model_class, saved)
 
         facts = {"task": None, "seed": saved.description["seed"], **_facts(saved)}
-        return Opened(source, source.path, model_class, None, None, model, facts)
+        return Opened(source, saved, model_class, None, None, model, facts)
 
     def _prepared(self, recipe: Recipe, seed: int) -> Prepared:
         task = (self._tasks.get(recipe.task) or get_task(recipe.task)).configure(recipe.options)
-        few = {"evaluation_limit": 2} if task.reads_training else {"evaluation_limit": 2, "limit": 1}
         with self.drawing:
-            return prepare(recipe.model_copy(update=few), seed, task)
+            return prepare(few_examples(recipe, task, evaluation_limit=2), seed, task)
 
 
 def load_base(name: str, model_class: str | None, saved: Saved | None = None) -> tuple[PreTrainedModel, Reader]:

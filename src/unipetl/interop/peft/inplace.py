@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import get_args
 
@@ -32,7 +33,7 @@ def read_own(places: Places, tensors: Mapping[str, Tensor], prefix: str = PREFIX
     for key, value in tensors.items():
         if not key.startswith(prefix):
             raise InteropError(f"tensor {key!r} belongs to nothing that unipetl knows of this format.")
-        path, _, last = key.removeprefix(prefix).replace(".base_layer.", ".").rpartition(".")
+        path, _, last = re.sub(r"(\.base_layer)+\.", ".", key.removeprefix(prefix)).rpartition(".")
         if {"original_module", "modules_to_save"} & set(path.split(".")):
             continue  # PEFT's copies of what stands in the file under its own name
         name = f"{places.module(path)}.{last}"

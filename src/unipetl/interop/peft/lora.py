@@ -23,6 +23,7 @@ from unipetl.forms import Bottleneck, LowRank
 from unipetl.forms.bottleneck import BottleneckDelta
 from unipetl.forms.low_rank import LowRankDelta
 from unipetl.insertion import Parallel
+from unipetl.interop.peft import experts
 from unipetl.interop.peft.files import Folder
 from unipetl.interop.peft.names import (
     PREFIX,
@@ -42,7 +43,6 @@ REFUSED = {
     "use_bdlora": "block-diagonal matrices (BD-LoRA)",
     "alora_invocation_tokens": "a LoRA that acts after certain tokens (aLoRA)",
     "layer_replication": "layers that stand there several times",
-    "target_parameters": "LoRA of single parameters",
     "trainable_token_indices": "single rows of the embeddings",
     "kasa_config": "a pruned base (KaSA)",
     "velora_config": "compressed activations (VeLoRA)",
@@ -78,8 +78,10 @@ def read(folder: Folder, places: Places) -> Wanted:
         )
     if folder.setting("bias", str, "none") == "lora_only":
         raise InteropError("bias='lora_only' trains the biases of some modules; unipetl trains all biases or none.")
-    pairs, rest = _pairs(folder)
-    _refuse_incomplete(folder, places, pairs)
+    every, rest = _pairs(folder)
+    pairs, of_experts = experts.apart(places, every)
+    if pairs or not of_experts or folder.config.get("target_modules"):
+        _refuse_incomplete(folder, places, pairs)
     values: dict[str, dict[str, Tensor]] = {}
     specs: dict[str, Spec] = {}
     for path, pair in pairs.items():
@@ -99,6 +101,9 @@ def read(folder: Folder, places: Places) -> Wanted:
             lookup = isinstance(module, nn.Embedding)  # PEFT drops nothing there
             dropout = 0.0 if lookup else float(folder.setting("lora_dropout", (int, float), 0.0))
             specs[site.name] = Spec(down.shape[0], scale, dropout, part is not None)
+    found = experts.read(folder, places, of_experts, lambda path, rank: _scale(folder, path, rank))
+    for name, (value, scale) in found.items():
+        values[name], specs[name] = value, Spec(value["each.down"].shape[1], scale, 0.0, bias=False)
     return Wanted(_modifications(places, specs), values, rest)
 
 
@@ -230,10 +235,17 @@ def write(
     """
     model = places.model
     grouped: dict[str, list[Op]] = {}
+    inside: list[Op] = []
     for one in record.plan.placements:
         op = Op(record, one, record.changes[one.key])
+        if one.site.stacked is not None:
+            inside.append(op)
+            continue
         _refuse_foreign(op)
         grouped.setdefault(one.site.value.module, []).append(op)
+    if inside and uniform:
+        raise InteropError("engines that serve LoRA folders do not read PEFT's LoRA of experts' parameters.")
+    experts.refuse_trained(inside, [name for name, _ in record.plan.trained])
     ranks: dict[str, int] = {}
     alphas: dict[str, float] = {}
     tensors: dict[str, Tensor] = {}
@@ -247,6 +259,13 @@ def write(
         tensors |= _named(model, path, down, up)
         if biased:
             tensors[f"{PREFIX}{path}.lora_B.bias"] = bias
+    in_experts = experts.write(places, inside)
+    whole = {}
+    for path, (down, up, scale) in in_experts.items():
+        ranks[path] = down.shape[1]
+        alphas[path], up = _alpha(scale, down.shape[1], up)
+        whole[path] = down, up
+    tensors |= experts.named(places, whole)
     every = [op for ops in grouped.values() for op in ops]
     lookups = [op for op in every if isinstance(model.get_submodule(op.port.module), nn.Embedding)]
     if lookups and biased:
@@ -255,6 +274,9 @@ def write(
     dropouts = dropouts or {0.0}
     if len(dropouts) > 1:
         raise InteropError(f"PEFT has one lora_dropout for all modules; here there are {sorted(dropouts)}.")
+    if inside and (biased or dropouts != {0.0}):
+        found = "a bias of its own" if biased else "dropout at other places"
+        raise InteropError(f"PEFT's LoRA of experts' parameters does not go with {found}; leave one of them out.")
     rank, alpha = _usual(ranks.values()), _usual(alphas.values())
     config: dict[str, Any] = {
         "peft_type": "LORA", "r": rank, "lora_alpha": alpha, "lora_dropout": dropouts.pop(), "lora_bias": biased,
@@ -263,6 +285,8 @@ def write(
         "rank_pattern": {path: found for path, found in sorted(ranks.items()) if found != rank},
         "alpha_pattern": {path: found for path, found in sorted(alphas.items()) if found != alpha},
     }  # fmt: skip
+    if inside:
+        config |= {"target_parameters": experts.targets_of(places, whole), "peft_version": experts.FORMAT_VERSION}
     return config, tensors, set(grouped)
 
 
@@ -290,11 +314,6 @@ def _refuse_scaled(module: nn.Embedding, path: str) -> None:
 
 def _refuse_foreign(op: Op) -> None:
     site, one = op.placement.site, op.placement.modification
-    if site.stacked is not None:
-        raise InteropError(
-            f"{op.placement.key!r}: each expert has a LoRA of its own, on a part of a parameter; PEFT's files have "
-            "one for a whole parameter (target_parameters), in an order of its own. unipetl.save keeps every method."
-        )
     if op.kind != "linear":
         raise InteropError(
             f"{op.placement.key!r}: PEFT's LoRA is a linear change of a projection; it has no {one.form.tag!r} here. "

@@ -49,10 +49,13 @@ class Places:
         self.base = plan(_NOTHING, model, train_head=False).base
         self.results: dict[str, list[Site]] = {}
         self.arguments: dict[str, list[Site]] = {}
+        #: (module of experts, its parameter) -> the places that the parameter is
+        self.stacked: dict[tuple[str, str], list[Site]] = {}
         for site in self.sites:
-            if site.stacked is not None:
-                continue  # a parameter and no module: PEFT's target_modules do not name it
-            if site.representation in (*PROJECTIONS, "embedding"):
+            if site.stacked is not None:  # a parameter and no module
+                if site.representation in PROJECTIONS:
+                    self.stacked.setdefault((site.owner, site.stacked.parameter), []).append(site)
+            elif site.representation in (*PROJECTIONS, "embedding"):
                 self.results.setdefault(site.value.module, []).append(site)
             elif site.representation in ARGUMENTS:
                 self.arguments.setdefault(site.value.module, []).append(site)
@@ -69,12 +72,16 @@ class Places:
         names = dict(self.model.named_modules())
         shorter = path.partition(".")[2]
         for candidate in (path, f"{self.base}.{path}" if self.base else path, shorter):
-            if candidate in names and (candidate == path or candidate.startswith(f"{self.base}." if self.base else "")):
+            if (
+                candidate
+                and candidate in names
+                and (candidate == path or candidate.startswith(f"{self.base}." if self.base else ""))
+            ):
                 return candidate
         near = nearest(path, names)
+        hint = f"Did you load the right base? The nearest is {near!r}." if near else "Is it the right base, and class?"
         raise InteropError(
-            f"the file names a module {path!r}, which this {type(self.model).__name__} does not have."
-            + (f" Did you load the right base? The nearest is {near!r}." if near else "")
+            f"the file names a module {path!r}, which this {type(self.model).__name__} does not have. {hint}"
         )
 
     def fan_in_fan_out(self, paths: Iterable[str]) -> bool:
