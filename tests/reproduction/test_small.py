@@ -10,8 +10,9 @@ import pytest
 from tasks.tiny_text import save_bert, words, write_jsonl
 from unipetl.errors import RunError
 from unipetl.experiment.directory import RunDirectory, RunResult, write_json
+from unipetl.experiment.grid import load_plan
 from unipetl.experiment.table import read
-from unipetl.reproduction import small
+from unipetl.reproduction import rates, small
 from unipetl.reproduction.claims_page import findings, write_claims
 from unipetl.reproduction.small_methods import METHODS, ROWS, SHARES, methods_of
 from unipetl.reproduction.small_tasks import PRONOUNCE, SST2, small_tasks
@@ -83,12 +84,37 @@ def test_rates_are_chosen_on_other_examples_and_another_seed(study):
 
 
 def test_the_best_rate_of_each_method_is_taken(study, trained, tmp_path):
-    rates = small.run_small(study, tmp_path / "out")
-    assert rates["sst2"]["MAM"] == 0.001
-    assert rates["sst2"]["LoRA (ffn)"] == 0.003
-    plan = study.plan(rates)
+    chosen = small.run_small(study, tmp_path / "out")
+    assert chosen["sst2"]["MAM"] == 0.001
+    assert chosen["sst2"]["LoRA (ffn)"] == 0.003
+    plan = study.plan(chosen)
     assert {cell.recipe.training["learning_rate"] for cell in plan.cells() if cell.label == "MAM"} == {0.001}
-    assert len(trained) == study.runs()
+
+
+def test_a_best_rate_at_an_end_has_the_next_one_tried_too(study, trained, tmp_path):
+    first = study.first_rates(study.tasks[0])
+    assert min(first["MAM"]) == 0.001, "the best rate of these runs is at an end"
+    small.run_small(study, tmp_path / "out")
+    found = rates.scores(tmp_path / "out", "sst2")
+    assert list(found["MAM"]) == [0.0003, *first["MAM"]]
+    assert list(found["LoRA (ffn)"]) == list(first["LoRA (ffn)"]), "its best is between others"
+    assert list(found["full fine-tuning"]) == [3e-6, 1e-5, 3e-5, *first["full fine-tuning"]], "equal ones: three times"
+    page = write_claims(tmp_path / "out").to_markdown()
+    assert "| 3e-06 (end) |" in page
+    assert "| 0.001 | 0.0003, 0.001, 0.003, 0.01 |" in page
+    assert len(trained) > study.runs()
+
+
+def test_the_next_rates_of_the_series():
+    assert [rates.neighbour(one, up=True) for one in (0.001, 0.003, 0.1, 0.3)] == [0.003, 0.01, 0.3, 1.0]
+    assert [rates.neighbour(one, up=False) for one in (0.001, 0.003, 0.1, 1.0)] == [0.0003, 0.001, 0.03, 0.3]
+
+
+def test_a_rate_that_failed_is_an_end_beyond_which_nothing_is_tried():
+    assert rates.beyond({0.01: 3.0, 0.03: 4.0}, [0.01, 0.03, 0.1]) is None
+    assert rates.beyond({0.01: 3.0, 0.03: 4.0}, [0.01, 0.03]) == 0.1
+    assert rates.beyond({0.01: 5.0, 0.03: 4.0}, [0.01, 0.03]) == 0.003
+    assert rates.beyond({0.01: 1.0, 0.03: 4.0, 0.1: 3.0}, [0.01, 0.03, 0.1]) is None
 
 
 def test_the_same_study_goes_on_and_runs_nothing_twice(study, trained, tmp_path):
@@ -100,20 +126,21 @@ def test_the_same_study_goes_on_and_runs_nothing_twice(study, trained, tmp_path)
     assert len(trained) == before + len(METHODS)
 
 
-def test_equal_scores_take_the_smaller_rate_and_a_method_without_a_result_is_told(study, trained, tmp_path):
+def test_equal_scores_take_the_smaller_rate_and_a_method_without_a_result_is_told(
+    study, trained, tmp_path, monkeypatch
+):
     small.run_small(study, tmp_path / "out")
-    folder = tmp_path / "out" / "rates" / "sst2"
-    (task,) = study.tasks
-    for cell in study.rates_plan(task).cells():
-        run = RunDirectory(folder / cell.folder() / "seed-100")
-        if cell.label.startswith("MAM"):
-            run.metrics.unlink()
-        elif cell.label.startswith("LoRA (ffn) @"):
-            write_json(run.metrics, result(run.path, cell, 100, 50.0).to_dict())
+    for place in (tmp_path / "out" / "rates").iterdir():
+        for cell in load_plan(place / "plan.yaml").cells():
+            run = RunDirectory(place / cell.folder() / "seed-100")
+            if cell.label.startswith("MAM @"):
+                run.metrics.unlink()
+            elif cell.label.startswith("LoRA (ffn) @"):
+                write_json(run.metrics, result(run.path, cell, 100, 50.0).to_dict())
+    monkeypatch.setattr(small, "compare", lambda plan, place, **_: None)
     with pytest.raises(RunError, match="no learning rate worked for MAM on sst2"):
-        small.best_rates(study, task, folder)
-    without = replace(study, methods=tuple(one for one in METHODS if one.label != "MAM"))
-    assert small.best_rates(without, task, folder)["LoRA (ffn)"] == 0.001
+        small.run_small(study, tmp_path / "out")
+    assert rates.best(rates.scores(tmp_path / "out", "sst2")["LoRA (ffn)"]) == 0.001
 
 
 def test_the_claims_are_written_as_a_page_and_as_data(study, trained, tmp_path):

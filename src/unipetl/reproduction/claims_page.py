@@ -12,8 +12,9 @@ from unipetl.experiment.grid import ComparePlan, load_plan
 from unipetl.experiment.table import Comparison, Table, read
 from unipetl.files import write_text
 from unipetl.reproduction.claims import CLAIMS
-from unipetl.reproduction.small import RATES, STUDY
-from unipetl.reproduction.small_methods import METHODS, SHARES
+from unipetl.reproduction.rates import RATES, at_end, scores
+from unipetl.reproduction.small import STUDY
+from unipetl.reproduction.small_methods import SHARES
 from unipetl.reproduction.small_tasks import TASKS, SmallTask
 from unipetl.reproduction.verdicts import Difference, Judged, corrected, judge
 
@@ -175,9 +176,10 @@ def _setting(found: Findings) -> str:
     seeds = ", ".join(map(str, found.plan.seeds))
     lines += [
         "",
-        f"Seeds {seeds}. Learning rates: the best of those in the table of rates, on development examples with another "
-        "seed. Sizes: solved so that the methods of a budget train about the same number of parameters, biases "
-        "included. A prompt is never longer than ten vectors.",
+        f"Seeds {seeds}. Learning rates: the best of those in the tables, on development examples with another seed; "
+        "where it was at an end of what was tried, the next one beyond was tried too, three times at most. Sizes: "
+        "solved so that the methods of a budget train about the same number of parameters, biases included. A prompt "
+        "is never longer than ten vectors.",
     ]
     return "\n".join(lines)
 
@@ -186,8 +188,9 @@ def _scores(found: Findings, table: Table) -> str:
     rates = {
         cell.label: cell.recipe.training.get("learning_rate") for cell in found.plan.cells() if cell.task == table.task
     }
-    kind = next(task.kind for task in TASKS if task.name == table.task)
-    tried = {one.label: ", ".join(f"{rate:g}" for rate in one.tried(kind)) for one in METHODS}
+    searched = scores(found.path, table.task)
+    tried = {label: ", ".join(f"{rate:g}" for rate in rates) for label, rates in searched.items()}
+    ends = {label for label, rates in searched.items() if at_end(rates)}
     lines = [
         f"## {table.task}: {table.metric}",
         "",
@@ -196,6 +199,7 @@ def _scores(found: Findings, table: Table) -> str:
     ]
     for row in table.rows:
         spread = "" if row.std is None else f" ± {row.std:.2f}"
-        cost = f"{row.parameters:,} | {row.share:.2%} | {rates.get(row.label, 0):g} | {tried.get(row.label, '')}"
+        rate = f"{rates.get(row.label, 0):g}" + (" (end)" if row.label in ends else "")
+        cost = f"{row.parameters:,} | {row.share:.2%} | {rate} | {tried.get(row.label, '')}"
         lines.append(f"| {row.label} | `{row.method}` | {cost} | {row.mean:.2f}{spread} | {len(row.scores)} |")
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 Two stages, each a comparison that can be interrupted and goes on where it stopped::
 
-    DIR/rates/<task>/      every method at every learning rate that is tried, one seed, judged on development examples
+    DIR/rates/<task>*/     every method at every learning rate that is tried, one seed, judged on development examples
     DIR/study/             every method at its best rate on every task with every seed, judged on the test examples
     DIR/claims.md, .json   what the study says of each of the paper's claims, see unipetl.reproduction.claims
 
@@ -11,19 +11,18 @@ Sizes are solved so that all methods of a budget train about the same number of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unipetl.errors import RunError
 from unipetl.experiment.budget import fill
 from unipetl.experiment.comparing import CompareListener, compare
-from unipetl.experiment.directory import RunDirectory
 from unipetl.experiment.grid import ComparePlan
 from unipetl.experiment.lock import alone
 from unipetl.metrics.packages import need
+from unipetl.reproduction.rates import Tried, find, label_of
 from unipetl.reproduction.small_methods import METHODS, SHARES, SmallMethod
 from unipetl.reproduction.small_tasks import SmallTask
 
@@ -43,7 +42,7 @@ TRAINING: dict[str, Any] = {
     "save_strategy": "no",
     "use_cpu": True,
 }
-RATES, STUDY = "rates", "study"
+STUDY = "study"
 Sizes = dict[str, dict[str, str]]  # task -> label -> notation with its size
 Rates = dict[str, dict[str, float]]  # task -> label -> learning rate
 
@@ -64,15 +63,19 @@ class Study:
     notations: Sizes
     name: str = "Small study"
 
-    def rates_plan(self, task: SmallTask) -> ComparePlan:
-        """Return the comparison that finds a task's learning rates; its labels end in ``@ rate``."""
+    def first_rates(self, task: SmallTask) -> dict[str, Sequence[float]]:
+        """Return the learning rates that every method is tried at in any case."""
+        return {one.label: one.tried(task.kind) for one in self.methods}
+
+    def rates_plan(self, task: SmallTask, rates: Tried | None = None) -> ComparePlan:
+        """Return the comparison of methods at learning rates, the first ones if none are named."""
         methods: dict[str, Any] = {
-            f"{one.label} @ {rate:g}": {
-                "method": self.notations[task.name][one.label],
+            label_of(label, rate): {
+                "method": self.notations[task.name][label],
                 "training": {"learning_rate": rate},
             }
-            for one in self.methods
-            for rate in one.tried(task.kind)
+            for label, tried in (rates or self.first_rates(task)).items()
+            for rate in tried
         }
         tasks: dict[str, Any] = {task.name: task.part(tuning=True)}
         return ComparePlan(
@@ -103,7 +106,7 @@ class Study:
         return ComparePlan(name=self.name, tasks=tasks, methods=methods, seeds=self.seeds, training=TRAINING)
 
     def runs(self) -> int:
-        """Return how many runs both stages have."""
+        """Return how many runs both stages have at least; rates that prove to be at an end bring more."""
         tried = sum(len(one.tried(task.kind)) for task in self.tasks for one in self.methods)
         return tried + len(self.tasks) * len(self.methods) * len(self.seeds)
 
@@ -169,37 +172,16 @@ def run_small(
     rates: Rates = {}
     with alone(folder):
         for task in study.tasks:
-            plan = study.rates_plan(task)
-            tell(f"learning rates on {task.name}: {len(plan.methods)} runs")
-            place = folder / RATES / task.name
-            compare(plan, place, jobs=jobs, progress=progress)
-            rates[task.name] = best_rates(study, task, place)
+
+            def run(plan: ComparePlan, place: Path, name: str = task.name) -> None:
+                tell(f"learning rates on {name}: {len(plan.methods)} runs")
+                compare(plan, place, jobs=jobs, progress=progress)
+
+            rates[task.name] = find(folder, task.name, study.first_rates(task), partial(study.rates_plan, task), run)
         plan = study.plan(rates)
         tell(f"the study: {len(study.methods)} methods, {len(study.tasks)} tasks, {len(study.seeds)} seeds")
         compare(plan, folder / STUDY, jobs=jobs, progress=progress)
     return rates
-
-
-def best_rates(study: Study, task: SmallTask, directory: Path) -> dict[str, float]:
-    """Return each method's best learning rate on a task, from the finished runs in ``directory``.
-
-    The best is that of the highest score on the development examples; of equal ones the smallest rate.
-
-    Raises:
-        RunError: no rate has a result for a method.
-    """
-    scores: dict[str, dict[float, float]] = {one.label: {} for one in study.methods}
-    for cell in study.rates_plan(task).cells():
-        result = RunDirectory(directory / cell.folder() / f"seed-{TUNING_SEED}").result()
-        if result is not None and math.isfinite(result.score):
-            label, _, rate = cell.label.rpartition(" @ ")
-            scores[label][float(rate)] = result.score if result.greater_is_better else -result.score
-    missing = [label for label, found in scores.items() if not found]
-    if missing:
-        raise RunError(
-            f"no learning rate worked for {', '.join(missing)} on {task.name}; the reasons are in {str(directory)!r}."
-        )
-    return {label: min(found, key=lambda rate: (-found[rate], rate)) for label, found in scores.items()}
 
 
 def _silent(line: str) -> None:

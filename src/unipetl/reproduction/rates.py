@@ -1,0 +1,126 @@
+"""Which learning rate each method of a small study gets: the best of those tried, with worse ones on either side.
+
+A best rate at an end of what was tried says that the end was wrong, and the method would be judged by it. Then the
+next rate beyond that end (1, 3, 10, ...) is tried as well, a few times at most::
+
+    DIR/rates/<task>/           the rates that are tried first
+    DIR/rates/<task>-wider-1/   one more for each method whose best is at an end; -2 and so on likewise
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from unipetl.errors import RunError
+from unipetl.experiment.directory import RunDirectory
+from unipetl.experiment.grid import ComparePlan, load_plan
+
+RATES = "rates"
+#: How often rates are added at most.
+WIDENINGS = 3
+BETWEEN = " @ "
+
+Scores = dict[str, dict[float, float]]  # label -> rate -> score, higher is better
+Tried = Mapping[str, Sequence[float]]  # label -> rates
+
+
+def find(
+    folder: Path,
+    task: str,
+    first: Tried,
+    plan: Callable[[Tried], ComparePlan],
+    run: Callable[[ComparePlan, Path], None],
+) -> dict[str, float]:
+    """Run what is missing of a task's search, and return each method's best rate.
+
+    The best is that of the highest score on the development examples; of equal ones the smallest rate.
+
+    Args:
+        folder: the study's.
+        task: its name.
+        first: what is tried first.
+        plan: makes the comparison of some methods at some rates.
+        run: runs one in a directory.
+
+    Raises:
+        RunError: no rate has a result for a method.
+    """
+    wanted, found = first, Scores()
+    planned: dict[str, list[float]] = {label: [] for label in first}
+    for place in _places(folder, task):
+        run(plan(wanted), place)
+        _read(place, found)
+        for label, rates in wanted.items():
+            planned[label] += rates
+        missing = [label for label in first if not found.get(label)]
+        if missing:
+            raise RunError(
+                f"no learning rate worked for {', '.join(missing)} on {task}; the reasons are in {str(place)!r}."
+            )
+        wanted = {label: [rate] for label in first if (rate := beyond(found[label], planned[label]))}
+        if not wanted:
+            break
+    return {label: best(found[label]) for label in first}
+
+
+def scores(folder: Path, task: str) -> Scores:
+    """Return what every method scored at every rate that has a result, in the order of the rates."""
+    found: Scores = {}
+    for place in _places(folder, task):
+        _read(place, found)
+    return {label: dict(sorted(rates.items())) for label, rates in found.items()}
+
+
+def best(found: Mapping[float, float]) -> float:
+    """Return the rate with the highest score; of equal ones the smallest."""
+    return min(found, key=lambda rate: (-found[rate], rate))
+
+
+def beyond(found: Mapping[float, float], planned: Sequence[float]) -> float | None:
+    """Return the next rate beyond an end of what was tried, if the best is there; None if it is not.
+
+    A rate that was tried and failed is an end as well: beyond it nothing is tried.
+    """
+    chosen = best(found)
+    if chosen == min(planned):
+        return neighbour(chosen, up=False)
+    return neighbour(chosen, up=True) if chosen == max(planned) else None
+
+
+def at_end(found: Mapping[float, float]) -> bool:
+    """Return whether the best rate has no worse one on one of its sides."""
+    return best(found) in (min(found), max(found))
+
+
+def neighbour(rate: float, *, up: bool) -> float:
+    """Return the next number of the series ..., 0.1, 0.3, 1, 3, 10, ... that is larger or smaller."""
+    exponent = math.floor(math.log10(rate) + 1e-9)
+    three = round(rate / 10**exponent) >= 3
+    if up:
+        return float(f"1e{exponent + 1}" if three else f"3e{exponent}")
+    return float(f"1e{exponent}" if three else f"3e{exponent - 1}")
+
+
+def label_of(label: str, rate: float) -> str:
+    """Return the name of a method at a rate in a plan."""
+    return f"{label}{BETWEEN}{rate:g}"
+
+
+def _places(folder: Path, task: str) -> Iterator[Path]:
+    yield folder / RATES / task
+    for number in range(1, WIDENINGS + 1):
+        yield folder / RATES / f"{task}-wider-{number}"
+
+
+def _read(place: Path, found: Scores) -> None:
+    """Add what the runs of a place scored to ``found``."""
+    if not (place / "plan.yaml").is_file():
+        return
+    plan = load_plan(place / "plan.yaml", tasks=None)
+    for cell in plan.cells():
+        label, _, rate = cell.label.rpartition(BETWEEN)
+        result = RunDirectory(place / cell.folder() / f"seed-{plan.seeds[0]}").result()
+        if result is not None and math.isfinite(result.score):
+            found.setdefault(label, {})[float(rate)] = result.score if result.greater_is_better else -result.score
