@@ -109,3 +109,18 @@ def test_what_is_kept():
         kept.get([weight], "b", compute)
     kept.get([weight], "b", compute)
     assert len(calls) == 7
+
+
+def test_functional_transforms_keep_nothing(decoder):
+    decoder.set_attn_implementation("eager")
+    ids = torch.tensor([[5, 6, 7]])
+    values = {name: one.detach() for name, one in decoder.named_parameters()}
+    stacked = {name: torch.stack([one, 2 * one]) if "unipetl" in name else one for name, one in values.items()}
+    axes = {name: 0 if "unipetl" in name else None for name in values}
+
+    def compute(values):
+        return torch.func.functional_call(decoder, values, (ids,), {"use_cache": False}).logits
+
+    with torch.no_grad():
+        both = torch.vmap(compute, in_dims=(axes,))(stacked)
+        assert torch.allclose(both[0], decoder(ids, use_cache=False).logits)

@@ -71,6 +71,23 @@ def test_values_and_gradients_are_those_of_one_softmax(kind, dtype):
         torch.testing.assert_close(list(found), list(torch.autograd.grad(expected, exact, slope)), **close)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_under_autocast_it_is_as_exact_as_in_half_precision(dtype):
+    torch.manual_seed(0)
+    given = [torch.randn(2, 3, n, 8, requires_grad=True) for n in (5, 7, 7, 6, 6)]
+    q, k, v, pk, pv = (one.to(dtype) for one in given)
+    exact = [one.detach().double().requires_grad_(True) for one in given]
+    expected = one_softmax(exact[0], exact[1:3], exact[3:], torch.zeros(5, 7).double(), 0.4)
+    slope = torch.randn_like(expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = gated(nn.Module(), q, (k, v), (pk, pv), None, 0.4, False)
+        found = torch.autograd.grad(result, given, slope.to(result.dtype))
+    assert result.dtype == torch.bfloat16
+    for one, other in zip((result, *found), (expected, *torch.autograd.grad(expected, exact, slope)), strict=True):
+        one, other = one.detach().double(), other.detach()
+        assert float((one - other).norm() / other.norm()) < 0.008
+
+
 def test_unused_cache_behind_a_causal_sequence_is_not_seen():
     torch.manual_seed(0)
     q, k, v, pk, pv = (torch.randn(1, 2, n, 4, dtype=torch.float64) for n in (3, 5, 5, 2, 2))
@@ -121,7 +138,7 @@ def test_planted_wrong_share_of_the_learned_keys(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "what", ["dropout", "softcap", "another attention", "gradient of the mask", "a mask of 2 axes"]
+    "what", ["dropout", "softcap", "another attention", "gradient of the mask", "a mask of 2 axes", "no flash"]
 )
 def test_what_the_kernel_cannot_do_is_left_to_others(what):
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -133,6 +150,10 @@ def test_what_the_kernel_cannot_do_is_left_to_others(what):
         kwargs = {what: 0.1}
     elif what == "another attention":
         inner = unipetl.attach
+    elif what == "no flash":
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            assert not module.is_possible(inner, q, q, q, mask, kwargs)
+        return
     else:
         mask = mask.requires_grad_(True) if what == "gradient of the mask" else mask[0, 0]
     assert not module.is_possible(inner, q, q, q, mask, kwargs)

@@ -1,6 +1,7 @@
 """What backward computes again gives the gradients that keeping it gives, and is not kept."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 import unipetl
 from unipetl.forms import recompute
 from unipetl.forms.form import projected
-from unipetl.forms.recompute import RECIPE, recomputed
+from unipetl.forms.recompute import recipe_of, recomputed
 
 
 def tensors():
@@ -55,7 +56,8 @@ def gradients(make, kept):
         z = functional.linear(x, w).sin() + functional.linear(x, 2 * w)
     else:
         z = projected(x, w).sin() + projected(x, 2 * w)
-    users = getattr(x, RECIPE).users if hasattr(x, RECIPE) else 0
+    recipe = recipe_of(x)
+    users = recipe.users if recipe else 0
     return torch.autograd.grad(z.square().sum(), [w, u]), users
 
 
@@ -246,4 +248,119 @@ def test_nothing_is_done_where_no_gradient_is_wanted():
     x = functional.gelu(u)
     with torch.no_grad(), recomputed(x):
         pass
-    assert not hasattr(x, RECIPE)
+    assert recipe_of(x) is None
+
+
+def test_the_values_are_really_gone_while_the_graph_lives():
+    u, v, w = tensors()
+    x = functional.silu(u) * v
+    z = projected(x, w)
+    gone = weakref.ref(x)
+    del x
+    assert gone() is None, "somebody holds the activation beside the graph"
+    z.sum().backward()
+
+
+def test_planted_hook_that_holds_the_values(monkeypatch):
+    real = recompute._packer
+
+    def planted(recipe, node, place, size, held=[]):  # noqa: B006
+        held.append(kept[0])
+        return real(recipe, node, place, size)
+
+    monkeypatch.setattr(recompute, "_packer", planted)
+    u, v, w = tensors()
+    kept = [functional.silu(u) * v]
+    z = projected(kept[0], w)
+    gone = weakref.ref(kept.pop())
+    assert gone() is not None
+    del z
+
+
+def test_a_weight_changed_in_place_before_backward_is_refused():
+    u, _, w = tensors()
+    z = projected(functional.gelu(u), w)
+    with torch.no_grad():
+        w.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        z.sum().backward()
+
+
+def test_a_change_that_leaves_no_function_behind_keeps_the_values():
+    u, _, w = tensors()
+    x = functional.gelu(u)
+    with torch.no_grad():
+        x.mul_(2)
+    z = projected(x, w)
+    torch.testing.assert_close(torch.autograd.grad(z.sum(), w)[0], x.sum((0, 1)).expand(3, 8))
+
+
+def test_readers_in_and_out_of_a_checkpoint():
+    u, _, w = tensors()
+    x = functional.gelu(u)
+    inside = checkpoint(lambda x: projected(x, w).sin(), x, use_reentrant=False)
+    outside = projected(x, w).sin()
+    found = torch.autograd.grad((inside + outside).sum(), [w, u])
+    expected = torch.autograd.grad(2 * functional.linear(functional.gelu(u), w).sin().sum(), [w, u])
+    torch.testing.assert_close(found, expected)
+
+
+def test_weights_that_are_parts_of_something_larger_are_not_counted_on():
+    u, _, w = tensors()
+    both = torch.ones(2, 8, dtype=torch.float64).unbind()
+    assert recipe_of(_read(functional.layer_norm(u, (8,), *both), w)) is None
+    assert recipe_of(_read(both[0] * functional.gelu(u), w)) is None
+    assert (
+        recipe_of(
+            _read(
+                functional.layer_norm(u.bfloat16(), (8,), *(one.bfloat16() for one in FROZEN[None].repeat(2, 1))),
+                w.bfloat16(),
+            )
+        )
+        is None
+    )
+
+
+def _read(x, w):
+    projected(x, w)
+    return x
+
+
+def test_hidden_states_are_written_as_before(tmp_path):
+    u, _, w = tensors()
+    torch.save(_read(functional.gelu(u).detach().requires_grad_(True), w), tmp_path / "leaf")
+    torch.save(_read(functional.gelu(u), w), tmp_path / "states")
+
+
+def test_an_untrained_change_under_autocast_leaves_the_dtype():
+    import transformers
+
+    config = transformers.LlamaConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    model = transformers.LlamaModel(config)
+    ids = torch.randint(0, 32, (2, 5))
+    with torch.autocast("cpu", torch.bfloat16):
+        before = model(ids).last_hidden_state
+        unipetl.attach(model, "lora(rank=2, at=embedding)")
+        assert model.embed_tokens(ids).dtype == torch.float32
+        assert torch.equal(model(ids).last_hidden_state, before)
+
+
+def test_a_form_whose_forward_is_overridden_or_watched_is_called(monkeypatch):
+    from unipetl.forms.low_rank import LowRankDelta
+    from unipetl.testing import batch, build
+
+    model = build("bert", "base")
+    unipetl.attach(model, "lora(rank=2)")
+    inputs = batch(model)
+    before = model(**inputs).last_hidden_state
+    calls = []
+    deltas = [one for one in model.modules() if isinstance(one, LowRankDelta)]
+    handle = deltas[0].register_forward_hook(lambda *_: calls.append(0))
+    assert torch.equal(model(**inputs).last_hidden_state, before)
+    assert calls == [0]
+    handle.remove()
+    other = type("Other", (LowRankDelta,), {"forward": lambda self, x: x.new_ones(*x.shape[:-1], len(self.up))})
+    deltas[0].__class__ = other
+    assert not torch.allclose(model(**inputs).last_hidden_state, before)

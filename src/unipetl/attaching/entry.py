@@ -62,8 +62,8 @@ class BeginHook:
         """Drop it."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return
-        cache = kwargs.get("past_key_values")
-        if cache is None or not cache.get_seq_length():
+        length = getattr(kwargs.get("past_key_values"), "get_seq_length", int)()
+        if not isinstance(length, int) or not length:  # a tensor is not waited for
             for delta in self.deltas:
                 delta.begin()
 

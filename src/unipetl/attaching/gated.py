@@ -24,6 +24,8 @@ ADDENDS = "_unipetl_addends"
 #: What transformers' attention of the name "sdpa" may be told beside what is done here.
 UNKNOWN = ("position_bias", "cache", "softcap")
 
+_is_tracing: Any = torch.jit.is_tracing  # type: ignore[attr-defined]
+_is_flash_enabled: Any = torch.backends.cuda.flash_sdp_enabled
 _forward: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
@@ -41,7 +43,9 @@ def is_possible(
         mask: likewise.
         kwargs: likewise, by name.
     """
-    if torch.compiler.is_compiling() or query.device.type != "cpu" or type(query) is not Tensor:
+    if torch.compiler.is_compiling() or _is_tracing() or not _is_flash_enabled():  # by sdpa_kernel(), on a CPU as well
+        return False
+    if query.device.type != "cpu" or type(query) is not Tensor:
         return False
     if kwargs.get("dropout") or any(kwargs.get(name) is not None for name in UNKNOWN):
         return False
@@ -107,27 +111,33 @@ def _joined(
     causal: bool,
     scaling: float,
 ) -> Tensor:
-    addends = None if mask is None else _addends(mask, query.dtype).expand(-1, -1, query.shape[2], -1)
-    everything = query, key, value, learned_key, learned_value, addends, causal, scaling
-    if torch.is_grad_enabled() and any(one.requires_grad for one in everything[:5]):
-        result: Tensor = _Gated.apply(*everything)  # type: ignore[no-untyped-call]
-        return result
-    return _compute(*everything)[0]
+    tensors: Any = query, key, value, learned_key, learned_value
+    device = query.device.type
+    if query.dtype == torch.float32 and torch.is_autocast_enabled(device):  # as torch's own attention does
+        tensors = [one.to(torch.get_autocast_dtype(device)) for one in tensors]
+    dtype = tensors[0].dtype
+    addends = None if mask is None else _addends(mask, dtype).expand(-1, -1, query.shape[2], -1)
+    with torch.autocast(device, enabled=False):
+        if torch.is_grad_enabled() and any(one.requires_grad for one in tensors):
+            result: Tensor = _Gated.apply(*tensors, addends, causal, scaling)  # type: ignore[no-untyped-call]
+            return result
+        everything: Any = *tensors, addends, causal, scaling
+        return _compute(*everything)[0]
 
 
 def _addends(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a mask as finite addends: a row of -inf would have no logarithm of its sum."""
     kept = getattr(mask, ADDENDS, None)
-    version = None if mask.is_inference() else mask._version
-    if kept is not None and version is not None and kept[:2] == (version, dtype):
-        found: Tensor = kept[2]
+    facts = None if mask.is_inference() else (mask._version, mask.data_ptr(), dtype)
+    if kept is not None and facts is not None and kept[0] == facts:
+        found: Tensor = kept[1]
         return found
     lowest = torch.finfo(dtype).min
     if mask.dtype == torch.bool:
         result = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, lowest)
     else:
         result = mask.to(dtype).clamp(min=lowest)
-    setattr(mask, ADDENDS, (version, dtype, result))
+    setattr(mask, ADDENDS, (facts, result))
     return result
 
 
@@ -172,6 +182,11 @@ class _Gated(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of query, key, value, learned keys and learned values."""
+        with torch.autocast(gradient.device.type, enabled=False):
+            return _Gated._slopes(ctx, gradient)
+
+    @staticmethod
+    def _slopes(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, learned_key, learned_value, addends, result, total = ctx.saved_tensors
         scaling, exact = ctx.scaling, total.dtype
         weights = torch.exp_(_logits(query, learned_key, scaling).sub_(total[..., None]))

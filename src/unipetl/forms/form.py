@@ -154,7 +154,8 @@ def plus_affine(h: Tensor, z: Tensor, weight: Tensor, scale: float | Tensor) -> 
     if isinstance(scale, Tensor):
         z, scale = by_row(scale.to(z.dtype), z) * z, 1.0
     weight = weight.to(z.dtype)
-    if h.dtype != z.dtype or h.shape[:-1] != z.shape[:-1]:
+    lowered = h.dtype == torch.float32 and torch.is_autocast_enabled(h.device.type)  # autocast would lower h as well
+    if lowered or h.dtype != z.dtype or h.shape[:-1] != z.shape[:-1]:
         return torch.add(h, affine(z, weight).to(h.dtype), alpha=scale)
     if weight.dim() == 3:
         return torch.baddbmm(h, z, weight.transpose(1, 2), alpha=scale)

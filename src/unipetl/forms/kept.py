@@ -6,22 +6,21 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 T = TypeVar("T")
 
 
 class Kept(Generic[T]):
-    """Holds one result. Copies and pickles of it are empty.
+    """Holds one result. Copies and pickles of it are empty, and threads may share it.
 
-    A change of a parameter is seen by its version or its place in memory; one made behind autograd's back
-    (``parameter.data.add_``) is not, which is why what is kept is dropped whenever a sequence begins.
+    A change of a parameter is seen by its version or its place in memory. One made behind autograd's back
+    (``parameter.data.add_``) is not, unless whoever keeps the result drops it, as learned keys and values are dropped
+    whenever a sequence begins.
     """
 
     def __init__(self) -> None:
-        self._facts: Hashable = None
-        self._memory: list[Tensor] = []
-        self._value: T | None = None
+        self._kept: tuple[Hashable, list[Tensor], T] | None = None
 
     def __reduce__(self) -> tuple[type[Kept[T]], tuple[()]]:
         """Leave the result behind."""
@@ -29,7 +28,7 @@ class Kept(Generic[T]):
 
     def drop(self) -> None:
         """Forget the result."""
-        self._facts, self._memory, self._value = None, [], None
+        self._kept = None
 
     def get(self, parameters: Sequence[Tensor], circumstances: Hashable, compute: Callable[[], T]) -> T:
         """Return what ``compute`` gives, without calling it if nothing has changed since the last time.
@@ -39,11 +38,18 @@ class Kept(Generic[T]):
             circumstances: whatever else it depends on.
             compute: makes the result.
         """
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or any(one.is_inference() for one in parameters):
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or not all(map(_is_plain, parameters)):
             return compute()
         mixed = bool(parameters) and torch.is_autocast_enabled(parameters[0].device.type)
         facts = (circumstances, mixed, *((one._version, one.data_ptr(), one.dtype) for one in parameters))
-        if self._value is None or self._facts != facts:
-            self._value, self._facts = compute(), facts
-            self._memory = [one.detach() for one in parameters]  # so that no other values can come to lie there
-        return self._value
+        kept = self._kept
+        if kept is None or kept[0] != facts:
+            memory = [one.detach() for one in parameters]  # so that no other values can come to lie there
+            kept = self._kept = facts, memory, compute()
+        return kept[2]
+
+
+def _is_plain(one: Tensor) -> bool:
+    """Return whether a tensor has a version and a place of its own (a functional transform's has none)."""
+    plain = type(one) in (Tensor, nn.Parameter) and not one.is_inference()
+    return plain and torch._C._functorch.peek_interpreter_stack() is None

@@ -5,6 +5,9 @@ its own backward anyway: :math:`\mathrm{LN}(u)`, :math:`\sigma(u)`, or :math:`\s
 that made x saved u and v. Then x need not be kept beside them: backward computes it from them once more, equal up to
 rounding. (What autograd's functions save has documented names:
 https://docs.pytorch.org/docs/stable/notes/autograd.html#saved-tensors.)
+
+Since x is computed from what the function before it saved, that function's part of the graph must still be there:
+``retain_graph`` is needed to go backward through it first and through a reader of x afterwards.
 """
 
 from __future__ import annotations
@@ -15,12 +18,33 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-
-#: Attribute of an activation that holds its recipe, for all that read it.
-RECIPE = "_unipetl_recipe"
+from torch import Tensor, nn
 
 Node = Any  # a torch.autograd.graph.Node; what it saved are attributes of each kind
+
+#: Key in a node's metadata of the recipe of its result, for all that read it.
+RECIPE = "unipetl recipe"
+
+
+class Recipe:
+    """How often an activation's values are wanted in one backward, and the values while they are.
+
+    It does not hold the function that made the activation, in whose metadata it lies.
+    """
+
+    def __init__(self) -> None:
+        self.users = 0
+        self._values: Tensor | None = None
+
+    def values(self, node: Node) -> Tensor:
+        """Return the activation's values, computed for the first user and dropped after the last."""
+        self.users -= 1
+        values = self._values
+        if values is None:
+            with torch.no_grad(), _plainly(node):
+                values = _made_by(node)
+        self._values = values if self.users > 0 else None
+        return values
 
 
 @contextmanager
@@ -34,69 +58,76 @@ def recomputed(x: Tensor) -> Iterator[None]:
     if recipe is None:
         yield
         return
-
-    def pack(saved: Tensor) -> Any:
-        if saved.data_ptr() != x.data_ptr() or saved.numel() != x.numel() or not saved.is_contiguous():
-            return saved
-        recipe.users += 1
-        return _Packed(recipe, saved.shape)
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, _unpack):
+    with torch.autograd.graph.saved_tensors_hooks(_packer(recipe, x.grad_fn, x.data_ptr(), x.numel()), _unpack):
         yield
 
 
-class Recipe:
-    """How to compute an activation again.
-
-    Attributes:
-        node: the function that made it, and saved what is needed.
-        users: how often the values are still wanted in one backward; after the last time they are dropped.
-    """
-
-    def __init__(self, node: Node) -> None:
-        self.node = node
-        self.users = 0
-        self._values: Tensor | None = None
-
-    def values(self) -> Tensor:
-        """Return the activation's values."""
-        self.users -= 1
-        values = self._values
-        if values is None:
-            with torch.no_grad():
-                values = _made_by(self.node)
-        self._values = values if self.users > 0 else None
-        return values
+def recipe_of(x: Tensor) -> Recipe | None:
+    """Return the recipe that readers of ``x`` share, if they have one."""
+    node: Node = x.grad_fn
+    found: Recipe | None = None if node is None else node.metadata.get(RECIPE)
+    return found
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Packed:
+    """In place of x: the recipe, and the function that made it."""
+
     recipe: Recipe
+    node: Node
     shape: torch.Size
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """Another tensor that was saved in the block, with its version, which nobody else compares any more."""
+
+    value: Tensor
+    version: int
+
+
+def _packer(recipe: Recipe, node: Node, place: int, size: int) -> Callable[[Tensor], Any]:
+    """Return a hook for saved tensors. It lives as long as they do, so it must not hold x."""
+
+    def pack(saved: Tensor) -> Any:
+        if saved.data_ptr() != place or saved.numel() != size or not saved.is_contiguous():
+            return _Kept(saved, saved._version)
+        recipe.users += 1
+        return _Packed(recipe, node, saved.shape)
+
+    return pack
+
+
 def _unpack(packed: Any) -> Tensor:
-    return packed.recipe.values().reshape(packed.shape) if isinstance(packed, _Packed) else packed
+    if isinstance(packed, _Packed):
+        return packed.recipe.values(packed.node).reshape(packed.shape)
+    assert isinstance(packed, _Kept)
+    if packed.value._version != packed.version:
+        raise RuntimeError(
+            "one of the variables needed for gradient computation has been modified by an inplace operation: a tensor "
+            f"of shape {list(packed.value.shape)} is at version {packed.value._version}; expected version "
+            f"{packed.version} instead."
+        )
+    return packed.value
 
 
 def _recipe(x: Tensor) -> Recipe | None:
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return None
-    node = x.grad_fn
+    node: Node = x.grad_fn
     if node is None or type(x) is not Tensor or not x.is_contiguous() or x.device.type == "meta":
         return None
-    found: Recipe | None = getattr(x, RECIPE, None)
-    if found is not None and found.node is node:
-        return found
-    if _looked_after() or not _is_known(node):
+    if x._version or _looked_after():  # changed in place it is not what the function made
         return None
-    found = Recipe(node)
-    setattr(x, RECIPE, found)
-    _forget_factors(node)
+    found = recipe_of(x)
+    if found is None and _is_known(node, x.device):
+        found = Recipe()
+        node.metadata[RECIPE] = found
+        _forget_factors(node, x.device)
     return found
 
 
-def _forget_factors(node: Node) -> None:
+def _forget_factors(node: Node, device: torch.device) -> None:
     """Let a product forget the activation among its factors, as what the activation was made from is kept as well.
 
     In a gated FFN, whose down-projection reads ``σ(u) * v``, this leaves u and v.
@@ -105,20 +136,23 @@ def _forget_factors(node: Node) -> None:
         return
     before = [function for function, _ in node.next_functions]
     for name, maker, other in (("self", before[0], before[1]), ("other", before[1], before[0])):
-        if maker is not None and other is not None and maker.name() in _ACTIVATIONS and _is_known(maker):
-            raw = getattr(node, f"_raw_saved_{name}")
-            raw.register_hooks(lambda _, maker=maker: Recipe(maker), lambda recipe: recipe.values())
+        if maker is None or other is None or maker.name() not in _ACTIVATIONS or not _is_known(maker, device):
+            continue
+        raw = getattr(node, f"_raw_saved_{name}")
+        if raw.data._version == 0:
+            raw.register_hooks(lambda _, maker=maker: maker, lambda maker: Recipe().values(maker))
 
 
 def _looked_after() -> bool:
-    """Return whether somebody else packs saved tensors, or a functional transform is at work."""
-    hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    if hooks is None or hooks(True) is not None:
+    """Return whether somebody else packs saved tensors, or forbids it, or a functional transform is at work."""
+    autograd: Any = torch._C._autograd
+    hooks = getattr(autograd, "_top_saved_tensors_default_hooks", None)
+    if hooks is None or hooks(True) is not None or not autograd._saved_tensors_hooks_is_enabled():
         return True
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
-def _is_known(node: Node) -> bool:
+def _is_known(node: Node, device: torch.device) -> bool:
     """Return whether the result of a function can be computed from what it, and those before it, have saved."""
     if node is None or node.name() not in _KNOWN:
         return False
@@ -127,12 +161,38 @@ def _is_known(node: Node) -> bool:
     if node.name() == "MulBackward0":  # saves a factor if the other one needs a gradient
         saved = tuple(name for name, other in (("self", before[1]), ("other", before[0])) if other is not None)
         needed = [] if len(saved) == 2 else [one for one in before if one is not None]
-    return all(_is_plain(node, name) for name in saved) and all(map(_is_known, needed))
+    if not all(_is_plain(node, name, device) for name in saved):
+        return False
+    if node.name() == "NativeLayerNormBackward0" and not _is_exact_norm(node, device):
+        return False
+    return all(_is_known(one, device) for one in needed)
 
 
-def _is_plain(node: Node, name: str) -> bool:
-    """Return whether what was saved is there as it was, and not packed by somebody who may unpack it only once."""
-    return isinstance(getattr(getattr(node, f"_raw_saved_{name}"), "data", None), Tensor)
+def _is_plain(node: Node, name: str, device: torch.device) -> bool:
+    """Return whether what was saved is there as it was, and will be in backward.
+
+    It is not if somebody has packed it, who may unpack it only once. Parts of a larger storage may be emptied and
+    filled by whoever shards parameters.
+    """
+    value = getattr(getattr(node, f"_raw_saved_{name}"), "data", None)
+    if not isinstance(value, Tensor) or value.device != device:
+        return False
+    return value.grad_fn is not None or not value._is_view() or isinstance(value, nn.Parameter)
+
+
+def _is_exact_norm(node: Node, device: torch.device) -> bool:
+    """Return whether a layer norm's mean and deviation are exact enough, and its weights plain parameters or none."""
+    if node._raw_saved_result1.data.dtype not in (torch.float32, torch.float64):
+        return False
+    given = [getattr(getattr(node, f"_raw_saved_{name}"), "data", None) for name in ("weight", "bias")]
+    return all(
+        one is None or _is_plain(node, name, device) for one, name in zip(given, ("weight", "bias"), strict=True)
+    )
+
+
+def _plainly(node: Node) -> torch.autocast:
+    """Return a context without autocast, on the device of what a function made."""
+    return torch.autocast(node._input_metadata[0].device.type, enabled=False)
 
 
 def _made_by(node: Node) -> Tensor:
