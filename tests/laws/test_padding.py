@@ -73,7 +73,16 @@ def test_planted_padding_mask_dropped(monkeypatch):
     def planted(module, query, key, value, mask, *rest):
         return real(module, query, key, value, None if mask is None else torch.ones_like(mask), *rest)
 
+    monkeypatch.setattr(heads, "is_possible", lambda *_: False)
     monkeypatch.setattr(heads, "widen", planted)
+    for name in ("bert", "bart"):
+        with broken("row 1"):
+            law(fresh(family_named(name)), SMALL["prefix_tuning"])
+
+
+def test_planted_gate_that_lets_padding_in(monkeypatch):
+    real = heads.gated
+    monkeypatch.setattr(heads, "gated", lambda *given: real(*given[:4], None, given[5], False))
     for name in ("bert", "bart"):
         with broken("row 1"):
             law(fresh(family_named(name)), SMALL["prefix_tuning"])
