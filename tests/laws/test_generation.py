@@ -7,7 +7,7 @@ import torch
 
 import unipetl
 from laws.support import EXAMPLES, GENERATING, broken, explore, family_named, fresh, refused
-from unipetl.attaching import heads, prompts
+from unipetl.attaching import gated, heads, prompts
 from unipetl.errors import AttachError
 from unipetl.testing import SMALL, prompt
 from unipetl.testing.compare import close, scatter
@@ -122,6 +122,14 @@ def test_planted_gate_that_lets_padding_in(monkeypatch):
         row_generates_alone(model, SMALL["prefix_tuning"], prompt(model, padding="left"))
 
 
+@pytest.mark.parametrize("family", list(map(family_named, ["gpt2", "llama", "bart", "qwen3"])), ids=str)
+@pytest.mark.parametrize("name", ["prefix_tuning", "mam"])
+def test_learned_keys_beside_a_large_cache(monkeypatch, family, name):
+    monkeypatch.setattr(gated, "SMALL", 0)  # as if every cache were large
+    model = fresh(family)
+    generates_the_same_without_cache(model, SMALL[name], prompt(model))
+
+
 def test_planted_gate_that_forgets_the_learned_keys_when_cached(monkeypatch):
     real = heads.gated
 
@@ -130,6 +138,7 @@ def test_planted_gate_that_forgets_the_learned_keys_when_cached(monkeypatch):
         return real(module, query, own, learned, *rest)
 
     monkeypatch.setattr(heads, "gated", planted)
+    monkeypatch.setattr(gated, "SMALL", 0)
     model = fresh(family_named("gpt2"))
     with broken("with a cache"):
         generates_the_same_without_cache(model, SMALL["prefix_tuning"], prompt(model))

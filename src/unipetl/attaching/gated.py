@@ -24,6 +24,9 @@ ADDENDS = "_unipetl_addends"
 #: What transformers' attention of the name "sdpa" may be told beside what is done here.
 UNKNOWN = ("position_bias", "cache", "softcap")
 
+#: Where one query reads fewer numbers than this, to copy them takes less time than the more operations here.
+SMALL = 1 << 17
+
 _is_tracing: Any = torch.jit.is_tracing  # type: ignore[attr-defined]
 _is_flash_enabled: Any = torch.backends.cuda.flash_sdp_enabled
 _forward: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -33,7 +36,7 @@ _backward: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_back
 def is_possible(
     inner: Callable[..., Any], query: Tensor, key: Tensor, value: Tensor, mask: Any, kwargs: Mapping[str, Any]
 ) -> bool:
-    """Return whether an attention's call can be computed so: torch's own kernel on a CPU, without dropout.
+    """Return whether an attention's call can be computed so, and faster: torch's own kernel on a CPU, no dropout.
 
     Args:
         inner: the attention function in force.
@@ -50,6 +53,8 @@ def is_possible(
     if kwargs.get("dropout") or any(kwargs.get(name) is not None for name in UNKNOWN):
         return False
     if key.shape[-1] != value.shape[-1] or not query.dtype == key.dtype == value.dtype or not min(key.shape):
+        return False
+    if query.shape[2] == 1 and key.numel() < SMALL:
         return False
     if any(one.stride(-1) != 1 for one in (query, key, value)) or not query.shape[2]:
         return False
