@@ -11,6 +11,7 @@ from unipetl import arithmetic
 from unipetl.attaching import activate
 from unipetl.errors import CombinationError, unknown
 from unipetl.experiment.opening import open_attachments, source_of
+from unipetl.files import refuse_taken
 from unipetl.storage import save
 from unipetl.tasks import Task
 
@@ -78,7 +79,7 @@ def merge(
 
     Args:
         paths: finished runs, or folders of ``unipetl.save``.
-        out: the folder of the result.
+        out: the folder of the result; it must not exist, or be empty.
         how: one of [WAYS][unipetl.experiment.merging.WAYS].
         weights: one for each, for ``sum``, ``ties``, ``dare`` and ``svd``; None is 1 (for ``dare`` 1 / number).
         rank: of the result, for ``svd``, ``ties`` and ``dare``.
@@ -92,8 +93,10 @@ def merge(
     Raises:
         CombinationError: the law does not hold for these attachments, or an option does not fit ``how``.
         MismatchError: they belong to different bases.
+        StorageError: ``out`` is taken.
     """
     _refuse_options(how, len(paths), weights=weights, rank=rank, density=density)
+    refuse_taken(Path(out), "an attachment")
     opened = open_attachments([source_of(path) for path in paths], model=model, model_class=model_class, task=task)
     terms = [arithmetic.term(opened.model, one) for one in opened.names]
     result = _merged(terms, how, weights, rank, density, seed)
