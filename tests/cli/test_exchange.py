@@ -70,7 +70,7 @@ def test_a_run_knows_its_base(trained, tmp_path):
 def test_a_merge_says_its_law_or_its_error(saved, base, tmp_path):
     (a, _), (b, _) = saved["a"], saved["b"]
     text = call("merge", a, b, "--weights", "0.7,0.3", "-m", base, "-o", tmp_path / "sum").stdout
-    assert "0.7 times the change" in text
+    assert f"0.7 times the change of '{a}' and 0.3 times the change of '{b}'" in " ".join(text.split())
     assert "Exact" in text
     text = call("merge", a, b, "--how", "ties", "--rank", 2, "-m", base, "-o", tmp_path / "ties").stdout
     assert "TIES" in text
@@ -113,6 +113,9 @@ def test_wrong_uses_are_refused(saved, base, trained, tmp_path):
         "merge", folder, folder, "-w", "1,2", "--how", "average", "-m", base, *out
     )
     assert "--rank" in refusal("merge", folder, folder, "--how", "svd", "-m", base, *out)
+    assert "weight 2: expected a finite number, found nan" in refusal(
+        "merge", folder, folder, "-w", "1,nan", "-m", base, *out
+    )
     assert "numbers with commas" in refusal("merge", folder, folder, "-w", "1;2", *out, code=2)
     assert "belongs nowhere" in refusal("merge", trained / "seed-0", folder, *out)  # of a base with more layers
     assert "seed-0, seed-1" in refusal("export", trained, "--to", "peft", *out)
