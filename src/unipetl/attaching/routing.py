@@ -31,7 +31,7 @@ from unipetl.attaching.state import Record, State, parked_beside, state_of
 from unipetl.errors import AttachError
 from unipetl.forms import HeadAttention, Prompt
 from unipetl.planning import Placement
-from unipetl.planning.own import own_modules
+from unipetl.planning.own import CHILD, own_modules
 
 Names = Sequence[str | Sequence[str] | None]
 
@@ -103,7 +103,8 @@ class Routing:
         install_row_prompts(model, hooks, rows, used)
         stacks = [[used[name] for name in stack] for stack in self.stacks]
         install_stack_hooks(model, hooks, list(used.values()), stacks)
-        hooks.method(model, "__deepcopy__", CopyUnrouted(model, state))
+        for module in _holding(model, {id(one.module) for one in hooks.installed}):
+            hooks.method(module, "__deepcopy__", CopyUnrouted(module, model, state))
         generate = getattr(model, "generate", None)
         if callable(generate):
             hooks.method(model, "generate", Generating(rows, generate))
@@ -111,8 +112,9 @@ class Routing:
 
 @dataclass
 class CopyUnrouted:
-    """Copies a model that is routed as it is outside the block, which the copy could never leave."""
+    """Copies a model that is routed, or a part of it, as it is outside the block, which the copy could never leave."""
 
+    module: nn.Module
     model: nn.Module
     state: State
 
@@ -121,10 +123,17 @@ class CopyUnrouted:
         routing, self.state.routing = self.state.routing, None
         try:
             install(self.model, self.state)
-            return copy.deepcopy(self.model, memo)
+            return copy.deepcopy(self.module, memo)
         finally:
             self.state.routing = routing
             install(self.model, self.state)
+
+
+def _holding(module: nn.Module, ids: set[int]) -> list[nn.Module]:
+    """Return what is or holds a module with one of these ids, itself last; attachments are not looked into."""
+    found = [one for name, child in module.named_children() if name != CHILD for one in _holding(child, ids)]
+    found = list({id(one): one for one in found}.values())  # a module at two places is found twice
+    return [*found, module] if found or id(module) in ids else []
 
 
 @dataclass
