@@ -27,7 +27,7 @@ from unipetl.attaching.ports import Change
 from unipetl.attaching.prompts import argument_names
 from unipetl.attaching.row_prompts import install_row_prompts
 from unipetl.attaching.rows import BeginStack, CheckBatch, Generating, Rows
-from unipetl.attaching.state import Record, State, parked_beside, state_of
+from unipetl.attaching.state import Record, State, parked_beside, stack_of, state_of
 from unipetl.errors import AttachError
 from unipetl.forms import HeadAttention, Prompt
 from unipetl.planning import Placement
@@ -103,8 +103,8 @@ class Routing:
         install_row_prompts(model, hooks, rows, used)
         stacks = [[used[name] for name in stack] for stack in self.stacks]
         install_stack_hooks(model, hooks, list(used.values()), stacks)
-        for module in _holding(model, {id(one.module) for one in hooks.installed}):
-            hooks.method(module, "__deepcopy__", CopyUnrouted(module, model, state))
+        holding = _holding(model, {id(one.module) for one in hooks.installed})
+        hooks.methods("__deepcopy__", [(module, CopyUnrouted(module, model, state)) for module in holding])
         generate = getattr(model, "generate", None)
         if callable(generate):
             hooks.method(model, "generate", Generating(rows, generate))
@@ -129,11 +129,21 @@ class CopyUnrouted:
             install(self.model, self.state)
 
 
-def _holding(module: nn.Module, ids: set[int]) -> list[nn.Module]:
-    """Return what is or holds a module with one of these ids, itself last; attachments are not looked into."""
-    found = [one for name, child in module.named_children() if name != CHILD for one in _holding(child, ids)]
-    found = list({id(one): one for one in found}.values())  # a module at two places is found twice
-    return [*found, module] if found or id(module) in ids else []
+def _holding(model: nn.Module, ids: set[int]) -> list[nn.Module]:
+    """Return what is or holds a module with one of these ids; attachments are not looked into."""
+    found: dict[int, nn.Module] = {}  # a module may be at two places
+
+    def visit(module: nn.Module) -> bool:
+        holds = id(module) in ids
+        for name, child in module._modules.items():
+            if child is not None and name != CHILD and visit(child):
+                holds = True
+        if holds:
+            found[id(module)] = module
+        return holds
+
+    visit(model)
+    return list(found.values())
 
 
 @dataclass
@@ -193,7 +203,7 @@ def _stacks(model: nn.Module, names: Names) -> tuple[tuple[str, ...], ...]:
         raise AttachError(f"names: expected a list with one entry for each row, found {names!r}.")
     stacks = []
     for row, entry in enumerate(names):
-        stack = () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
+        stack = stack_of(entry, f"names: in row {row}")
         if len(set(stack)) != len(stack):
             raise AttachError(f"names: in row {row} an attachment stands twice: {stack!r}.")
         for name in stack:
