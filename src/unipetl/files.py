@@ -50,6 +50,22 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def refuse_taken(target: Path, what: str) -> None:
+    """Refuse a folder to write that is more than an empty folder: a file, a link to nothing, somebody's work.
+
+    Args:
+        target: the folder.
+        what: what is to be written there, such as "an export".
+
+    Raises:
+        StorageError: it is taken.
+    """
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if target.exists() or target.is_symlink():
+        raise StorageError(f"{str(target)!r} exists; {what} is written into a folder of its own.")
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()

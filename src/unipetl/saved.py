@@ -104,7 +104,7 @@ def read(path: str | Path, *, allow_nonfinite: bool = False, quick: bool = False
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 raise CorruptFileError(
                     f"{str(tensors_path)!r}: tensor {key!r} has NaN or infinite values; the training diverged or "
-                    "the file is damaged. Pass allow_nonfinite=True to load it all the same."
+                    "the file is damaged. unipetl.load(..., allow_nonfinite=True) takes it all the same."
                 )
     return Saved(folder, description, content.tensors)
 

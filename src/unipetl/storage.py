@@ -271,8 +271,8 @@ def _refuse_other_base(model: nn.Module, saved: Saved, name: str) -> None:
             raise MismatchError(
                 f"{str(saved.path)!r} was trained on another base: this {record.plan.model_class} has {words} "
                 f"than the {base.get('model_class')} ({_counted(base.get('parameters'))} parameters) it was saved "
-                "from. Load that checkpoint (with its head, if the head was not trained), or pass "
-                "allow_other_base=True."
+                "from. Load that checkpoint (with its head, if the head was not trained); "
+                "unipetl.load(..., allow_other_base=True) takes it all the same."
             )
 
 

@@ -99,3 +99,15 @@ def test_bitfit_without_the_head_loads_again(tmp_path):
     model = build("roberta")
     unipetl.attach(model, "bitfit", train_head=False)
     unipetl.load(build("roberta"), unipetl.save(model, tmp_path))
+
+
+@pytest.mark.parametrize("names", [3, [3], [None], ["default", 3], [["default"]]])
+def test_what_is_no_name_is_no_name(names):
+    model = build("bert")
+    unipetl.attach(model, "lora(rank=2)")
+    with pytest.raises(AttachError, match="expected the name of an attachment, a list of names, or None; found"):
+        unipetl.activate(model, names)
+    with pytest.raises(AttachError, match="in row 1 expected the name"):
+        unipetl.routed(model, ["default", names])
+    with pytest.raises(AttachError, match="expected the name"):
+        unipetl.detach(model, 3)

@@ -225,6 +225,24 @@ def test_a_copy_made_inside_the_block_is_as_the_model_is_outside(family):
     assert "__deepcopy__" not in model.__dict__
 
 
+@pytest.mark.parametrize("part", ["bert", "bert.encoder", "bert.encoder.layer.1", "bert.encoder.layer.1.output.dense"])
+def test_a_copy_of_a_part_made_inside_the_block_is_as_the_part_is_outside(part):
+    model = build("bert")
+    attach_all(model, ["mam(length=2, rank=2, mlp=None) + lora(rank=2, at=all)", "lora(rank=2)"])
+    unipetl.activate(model, "n1")
+    call = batch(model)
+    inside = model.get_submodule(part)
+    with torch.no_grad():
+        outside = outputs(model, call)
+        with unipetl.routed(model, ["n0", "n1"]):
+            routed = outputs(model, call)
+            copied = copy.deepcopy(inside)
+            same(outputs(model, call), routed, "the model's rows are routed on")
+        assert not any("__deepcopy__" in one.__dict__ for one in (*model.modules(), *copied.modules()))
+        model.set_submodule(part, copied)
+        same(outputs(model, call), outside, "with the copy in the part's place")
+
+
 def test_a_copy_that_fails_leaves_the_rows_routed():
     model = build("bert")
     unipetl.attach(model, "lora(rank=2)", name="first")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from transformers import AutoModelForSequenceClassification
@@ -13,8 +14,11 @@ from cli.conftest import QUICK
 from cli.tiny_task import TINY
 from serving.tiny_runs import make_run
 from tasks.tiny_text import save_bert, words
+from unipetl.experiment.opening import source_of
 from unipetl.interop import adapterhub, peft
 from unipetl.saved import read
+from unipetl.serving import Source
+from unipetl.serving.source import Opener
 from unipetl.testing import batch, build
 from unipetl.testing.compare import close, outputs, scatter
 
@@ -66,7 +70,7 @@ def test_a_run_knows_its_base(trained, tmp_path):
 def test_a_merge_says_its_law_or_its_error(saved, base, tmp_path):
     (a, _), (b, _) = saved["a"], saved["b"]
     text = call("merge", a, b, "--weights", "0.7,0.3", "-m", base, "-o", tmp_path / "sum").stdout
-    assert "0.7 times the change" in text
+    assert f"0.7 times the change of '{a}' and 0.3 times the change of '{b}'" in " ".join(text.split())
     assert "Exact" in text
     text = call("merge", a, b, "--how", "ties", "--rank", 2, "-m", base, "-o", tmp_path / "ties").stdout
     assert "TIES" in text
@@ -109,6 +113,9 @@ def test_wrong_uses_are_refused(saved, base, trained, tmp_path):
         "merge", folder, folder, "-w", "1,2", "--how", "average", "-m", base, *out
     )
     assert "--rank" in refusal("merge", folder, folder, "--how", "svd", "-m", base, *out)
+    assert "weight 2: expected a finite number, found nan" in refusal(
+        "merge", folder, folder, "-w", "1,nan", "-m", base, *out
+    )
     assert "numbers with commas" in refusal("merge", folder, folder, "-w", "1;2", *out, code=2)
     assert "belongs nowhere" in refusal("merge", trained / "seed-0", folder, *out)  # of a base with more layers
     assert "seed-0, seed-1" in refusal("export", trained, "--to", "peft", *out)
@@ -124,6 +131,38 @@ def test_wrong_uses_are_refused(saved, base, trained, tmp_path):
     )
     call("import", "pefd", folder, "-m", base, *out, code=2)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("taken", ["run", "attachment", "file", "link to nothing"])
+def test_an_out_that_is_taken_is_refused_and_stays_as_it_was(taken, saved, base, trained, tmp_path):
+    folder, _ = saved["a"]
+    out = {"run": trained / "seed-0", "attachment": saved["b"][0]}.get(taken, tmp_path / "taken")
+    if taken == "file":
+        out.write_text("mine", encoding="utf-8")
+    if taken == "link to nothing":
+        out.symlink_to(tmp_path / "nowhere")
+    before = {one: one.read_bytes() for one in sorted(out.rglob("*")) if one.is_file()}
+    call("export", folder, "--to", "peft", "-m", base, "-o", tmp_path / "theirs")
+    for line in (
+        ("import", "peft", tmp_path / "theirs", "-m", base),
+        ("merge", folder, folder, "-m", base),
+        ("export", folder, "--to", "peft", "-m", base),
+        ("fold", trained / "seed-0"),
+    ):
+        assert "exists; a" in (told := refusal(*line, "-o", out))
+        assert "is written into a folder of its own" in told
+    assert {one: one.read_bytes() for one in sorted(out.rglob("*")) if one.is_file()} == before
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_folder_that_is_both_is_the_run(saved, trained, tmp_path):
+    both = tmp_path / "both"
+    shutil.copytree(trained / "seed-0", both)
+    for one in saved["a"][0].iterdir():
+        shutil.copy(one, both)
+    assert source_of(both).attachment == both / "adapter"
+    assert Opener(tasks={TINY.name: TINY}).open(Source("both", both)).facts["task"] == TINY.name
+    assert "Run of seed 0" in call("inspect", both).stdout
 
 
 def test_what_a_format_cannot_say_is_refused(tmp_path):

@@ -10,6 +10,7 @@ from transformers import BertForSequenceClassification
 
 from cli.calling import call, data, refusal
 from cli.tiny_task import TINY, Words, collate
+from unipetl.experiment import use
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -42,9 +43,28 @@ def test_what_does_not_fold_is_refused_with_the_reason(tmp_path):
     assert not (tmp_path / "plain").exists()
 
 
+def test_a_refusal_fits_the_command_line(tmp_path):
+    settings = ("--set", "training.max_steps=1", "--seed", 0)
+    call("train", "-t", TINY.name, "-x", "lora(rank=2) + prefix_tuning(length=2, mlp=None)", "-o", tmp_path, *settings)
+    message = refusal("fold", tmp_path, "-o", tmp_path / "plain", "--dequantize")
+    assert "share a softmax" in message
+    assert "partial" not in message, "a plain checkpoint is whole"
+
+
+@pytest.mark.parametrize("given", [(), ("--dequantize",)])
+def test_dequantize_reaches_the_folding(given, trained, tmp_path, monkeypatch):
+    real, seen = use.write_checkpoint, []
+    monkeypatch.setattr(use, "write_checkpoint", lambda *a, **k: seen.append(k["dequantize"]) or real(*a, **k))
+    call("fold", trained / "seed-0", "-o", tmp_path / "plain", *given)
+    assert seen == [bool(given)]
+
+
 def test_wrong_uses_are_refused(trained, tmp_path):
     assert "seed-0, seed-1" in refusal("fold", trained, "-o", tmp_path / "plain")
     assert "is no run" in refusal("fold", tmp_path, "-o", tmp_path / "plain")
+    message = " ".join(refusal("fold", trained / "seed-0" / "adapter", "-o", tmp_path / "plain").split())
+    assert "is a saved attachment without its run" in message
+    assert "write_checkpoint" in message
     assert "a folder of its own" in refusal("fold", trained / "seed-0", "-o", trained)
     assert "computes something else" in refusal(
         "fold", trained / "seed-0", "-o", tmp_path / "plain", "--tolerance", 1e-12

@@ -13,6 +13,8 @@ import pytest
 from serving.process import Running
 from serving.tiny_runs import serving
 from tasks.tiny_text import words
+from unipetl.errors import ServingError
+from unipetl.serving import bind
 
 pytestmark = pytest.mark.slow  # a process takes seconds to start
 
@@ -75,3 +77,12 @@ async def test_what_takes_longer_than_the_grace_time_is_given_up_and_said(causal
         assert isinstance(outcome, httpx.RemoteProtocolError) or outcome.status_code >= 500
         assert server.end() == 1
         assert "given up" in server.lines[-1]
+
+
+def test_an_address_of_another_machine_names_the_option():
+    with pytest.raises(ServingError, match="--host takes an address of this machine"):
+        bind("192.0.2.1", 0)  # which RFC 5737 keeps for documentation
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(ServingError, match="Another --port may be free"):
+            bind("127.0.0.1", taken.getsockname()[1])

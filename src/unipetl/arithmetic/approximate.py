@@ -18,6 +18,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from unipetl.arithmetic.finite import finite, finite_weights, require_finite
 from unipetl.arithmetic.joining import apart, key_of, named, scaled
 from unipetl.arithmetic.term import Part, Term, rebuilt
 from unipetl.errors import CombinationError
@@ -31,9 +32,10 @@ def reduce_rank(one: Term, rank: int) -> Term:
     """Return the term with every low-rank change brought to ``rank``, as near as any matrix of that rank.
 
     Raises:
-        CombinationError: the rank is not positive.
+        CombinationError: the rank is not positive, or a value is not finite.
     """
     _refuse_rank(rank)
+    finite(one)
     parts: list[Part] = []
     errors: dict[str, float] = {}
     for part in one.parts:
@@ -48,7 +50,8 @@ def reduce_rank(one: Term, rank: int) -> Term:
             errors[f"{place} {named(part)}"] = error
         form = part.modification.form.model_copy(update={"rank": rank})
         parts.append(Part(rebuilt(whole.modification, form=form), places))
-    return replace(one, parts=apart(parts), law=f"the nearest of rank {rank}", errors={**one.errors, **errors})
+    law = f"the nearest of rank {rank}"
+    return finite(replace(one, parts=apart(parts), law=law, errors={**one.errors, **errors}, name=""))
 
 
 def ties(
@@ -63,14 +66,15 @@ def ties(
         rank: of the result; None is the sum of the ranks.
 
     Raises:
-        CombinationError: the attachments have other places or modifications, or changes that are no matrices.
+        CombinationError: the attachments have other places or modifications, or changes that are no matrices; or a
+            weight or the result is not finite.
     """
     _refuse_density(density)
-    chosen = _weights(terms, weights)
+    chosen = _weights(terms, weights, 1.0)
 
     def merge(values: Sequence[Tensor], name: str) -> Tensor:
-        del name
         trimmed = torch.stack([_trimmed(value, density) * weight for value, weight in zip(values, chosen, strict=True)])
+        require_finite([(name, trimmed)])  # infinities of both signs would agree on nothing, and pass for zeros
         sign = torch.sign(trimmed.sum(0))
         agrees = (torch.sign(trimmed) == sign) & (sign != 0)
         share = torch.stack([agrees[place] * abs(weight) for place, weight in enumerate(chosen)]).sum(0)
@@ -98,10 +102,11 @@ def dare(
         rank: of the result; None is the sum of the ranks.
 
     Raises:
-        CombinationError: the attachments have other places or modifications, or changes that are no matrices.
+        CombinationError: the attachments have other places or modifications, or changes that are no matrices; or a
+            weight or the result is not finite.
     """
     _refuse_density(density)
-    chosen = [1 / len(terms)] * len(terms) if weights is None else _weights(terms, weights)
+    chosen = _weights(terms, weights, 1 / max(len(terms), 1))
 
     def merge(values: Sequence[Tensor], name: str) -> Tensor:
         result = torch.zeros_like(values[0])
@@ -116,6 +121,8 @@ def dare(
 
 
 def _merged(terms: Sequence[Term], merge: _Merge, rank: int | None, law: str) -> Term:
+    for each in terms:
+        finite(each)
     first = terms[0]
     parts: list[Part] = []
     errors: dict[str, float] = {}
@@ -141,13 +148,14 @@ def _merged(terms: Sequence[Term], merge: _Merge, rank: int | None, law: str) ->
         found = {}
         for site in one.places:
             dense = merge([part.places[site]["up"] @ part.places[site]["down"] for part in wholes], site)
+            require_finite([(f"{site} {named(one)}", dense)])  # which has no singular values else
             up, down, error = _nearest_to(dense, wanted)
             found[site] = {"up": up, "down": down}
             errors[f"{site} {named(one)}"] = error
         form = one.modification.form.model_copy(update={"rank": wanted})
         parts.append(Part(rebuilt(wholes[0].modification, form=form), found))
     own, originals = _own_merged(terms, merge)
-    return Term(apart(parts), first.groups, first.train_head, own, originals, law, errors)
+    return finite(Term(apart(parts), first.groups, first.train_head, own, originals, law, errors))
 
 
 def _same_part(term: Term, one: Part, place: int) -> Part:
@@ -196,20 +204,21 @@ def _nearest_to(dense: Tensor, rank: int) -> tuple[Tensor, Tensor, float]:
 
 
 def _factored(u: Tensor, values: Tensor, v: Tensor, rank: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, float]:
-    kept, total = values[:rank], values.square().sum()
+    squares = values.double().square()  # in which those of any float32 are finite
+    kept, total = values[:rank], squares.sum()
     roots = kept.sqrt()
     up, down = u[:, :rank] * roots, roots[:, None] * v[:rank]
     missing = rank - kept.numel()
     if missing > 0:
         up = torch.cat([up, up.new_zeros(up.shape[0], missing)], dim=1)
         down = torch.cat([down, down.new_zeros(missing, down.shape[1])])
-    error = (values[rank:].square().sum() / total).sqrt() if float(total) > 0 else total
+    error = (squares[rank:].sum() / total).sqrt() if float(total) > 0 else total
     return up.to(dtype), down.to(dtype), float(error)
 
 
-def _weights(terms: Sequence[Term], weights: Sequence[float] | None) -> list[float]:
-    chosen = [1.0] * len(terms) if weights is None else list(weights)
-    if not terms or len(chosen) != len(terms) or not all(chosen):
+def _weights(terms: Sequence[Term], weights: Sequence[float] | None, otherwise: float) -> list[float]:
+    chosen = finite_weights(len(terms), [otherwise] * len(terms) if weights is None else weights)
+    if not all(chosen):
         raise CombinationError(
             f"expected one weight other than 0 for each of {len(terms)} attachments, found {chosen}."
         )

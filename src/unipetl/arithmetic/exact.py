@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from unipetl.arithmetic.finite import finite, finite_weights
 from unipetl.arithmetic.joining import apart, joined, key_of, named, scaled
 from unipetl.arithmetic.term import Part, Term
 from unipetl.composition import Gate, Multiply
@@ -30,9 +31,9 @@ def weighted_sum(terms: Sequence[Term], weights: Sequence[float]) -> Term:
 
     Raises:
         CombinationError: there is no such change: of prefixes and prompts, or of parameters whose original values
-            are not known (take the terms from models).
+            are not known (take the terms from models); or a weight or the result is not finite.
     """
-    _refuse_counts(terms, weights)
+    weights = finite_weights(len(terms), weights)
     parts = [scaled(part, weight) for one, weight in zip(terms, weights, strict=True) for part in one.parts]
     gated = [part for part in parts if isinstance(part.modification.composition, Gate)]
     if len(gated) > 1:
@@ -41,13 +42,18 @@ def weighted_sum(terms: Sequence[Term], weights: Sequence[float]) -> Term:
             "and prompts beside each other, which is the stack of both."
         )
     own, originals = _own_sum(terms, weights)
-    return Term(
-        parts=_gathered(parts, product=False),
-        groups=_groups(terms),
-        train_head=any(one.train_head for one in terms),
-        own=own,
-        originals=originals,
-        law="the sum of " + ", ".join(f"{weight:g} times the change" for weight in weights),
+    shares = [
+        f"{weight:g} times the change of {called}" for weight, called in zip(weights, _called(terms), strict=True)
+    ]
+    return finite(
+        Term(
+            parts=_gathered(parts, product=False),
+            groups=_groups(terms),
+            train_head=any(one.train_head for one in terms),
+            own=own,
+            originals=originals,
+            law=f"the sum of {' and '.join(shares)}",
+        )
     )
 
 
@@ -76,7 +82,7 @@ def concatenate(terms: Sequence[Term]) -> Term:
         CombinationError: a later attachment reads what an earlier one has changed, through a function that is no
             sum; or two of them train the same parameters of the model.
     """
-    _refuse_counts(terms, [1.0] * len(terms))
+    finite_weights(len(terms), [1.0] * len(terms))
     for place, later in enumerate(terms):
         for earlier in terms[:place]:
             _refuse_readers(earlier, later)
@@ -89,17 +95,15 @@ def concatenate(terms: Sequence[Term]) -> Term:
         own |= one.own
         originals |= one.originals
     parts = [scaled(part, 1.0) for one in terms for part in one.parts]
-    law = "the stack, in order, of all"
-    return Term(
-        _gathered(parts, product=True), _groups(terms), any(one.train_head for one in terms), own, originals, law
+    law = f"the stack, in order, of {' and '.join(_called(terms))}"
+    return finite(
+        Term(_gathered(parts, product=True), _groups(terms), any(one.train_head for one in terms), own, originals, law)
     )
 
 
-def _refuse_counts(terms: Sequence[Term], weights: Sequence[float]) -> None:
-    if not terms or len(terms) != len(weights):
-        raise CombinationError(
-            f"expected one weight for each of some attachments, found {len(weights)} for {len(terms)}."
-        )
+def _called(terms: Sequence[Term]) -> list[str]:
+    """Return what attachments are called in a law: by name, or by number where that was computed or is not known."""
+    return [repr(one.name) if one.name else f"number {place + 1}" for place, one in enumerate(terms)]
 
 
 def _refuse_readers(earlier: Term, later: Term) -> None:

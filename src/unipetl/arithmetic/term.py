@@ -8,7 +8,7 @@ what holds at a place holds at an expert.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -47,6 +47,7 @@ class Term:
         own: name of such a parameter -> its value; ``originals`` its value before, where that is known.
         law: what function it is, for a term that was computed from others.
         errors: place -> relative error (Frobenius norm) of what is approximated there; empty for an exact term.
+        name: what the attachment is called; "" for a term that was computed from others.
     """
 
     parts: tuple[Part, ...]
@@ -56,6 +57,7 @@ class Term:
     originals: dict[str, Tensor] = field(default_factory=dict)
     law: str = ""
     errors: dict[str, float] = field(default_factory=dict)
+    name: str = ""
 
     @property
     def method(self) -> Method:
@@ -104,7 +106,7 @@ def term(source: Term | Attachment | nn.Module | str | Path, name: str | None = 
             f"{str(saved.path)!r} holds a prefix as the MLP that computes it, for which a model is needed: load it and "
             "take the term from the model."
         )
-    return _from_tensors(method, saved.tensors, bool(saved.description["train_head"]), {})
+    return replace(_from_tensors(method, saved.tensors, bool(saved.description["train_head"]), {}), name=saved.name)
 
 
 def put(model: nn.Module, one: Term, *, name: str = "default", architecture: Architecture | None = None) -> Attachment:
@@ -146,7 +148,7 @@ def _live(model: nn.Module, record: Record) -> Term:
     }
     train_head = bool(record.plan.head) and set(record.plan.head) <= {name for name, _ in record.plan.trained}
     settled = {(one.modification.representation.name, one.label): one.modification for one in record.plan.placements}
-    return _from_tensors(_direct(method, settled), tensors, train_head, originals)
+    return replace(_from_tensors(_direct(method, settled), tensors, train_head, originals), name=record.name)
 
 
 def _direct(method: Method, settled: Mapping[tuple[str, str], Modification]) -> Method:

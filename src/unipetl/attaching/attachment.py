@@ -18,6 +18,7 @@ from unipetl.attaching.state import (
     State,
     own_parameters,
     retie,
+    stack_of,
     state_of,
     swap,
     take_over,
@@ -204,10 +205,10 @@ def activate(model: nn.Module, names: str | Sequence[str] | None) -> None:
     """
     state = state_of(model)
     state.refuse_while_routed("activate()")
-    chosen = [] if names is None else [names] if isinstance(names, str) else list(names)
+    chosen = stack_of(names, "names:")
     records = [state.find(name) for name in chosen]
     if len(set(chosen)) != len(chosen):
-        raise AttachError(f"names: an attachment stands there twice: {chosen!r}.")
+        raise AttachError(f"names: an attachment stands there twice: {list(chosen)!r}.")
     refuse_shared(records)
     for record in state.records.values():
         if record.active and record not in records:

@@ -6,7 +6,7 @@ it costs what is there and not what the model is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,12 +20,12 @@ INSTALLED = "_unipetl_installed"
 #: Attribute of an attention module that holds the changes inside it.
 HEADS = "_unipetl_heads"
 
-Kind = Literal["hook", "heads", "method", "stand-in"]
+Kind = Literal["hook", "heads", "method", "methods", "stand-in"]
 
 
 @dataclass(frozen=True)
 class Put:
-    """One thing that was put on a module; ``handle`` is a hook's, ``name`` that of a method.
+    """One thing that was put on a module; ``handle`` is a hook's, ``name`` that of a method, on many modules at times.
 
     A handle that is unpickled in another process keeps hooks registered there from getting its number.
     """
@@ -80,6 +80,13 @@ class Hooks:
         self.installed.append(Put(module, "method", name=name, before=module.__dict__.get(name)))
         module.__dict__[name] = replacement
 
+    def methods(self, name: str, replacements: Sequence[tuple[nn.Module, Callable[..., Any]]]) -> None:
+        """Let replacements stand before a method of many modules, in one entry, as most have it from their class."""
+        before = [(module, module.__dict__.get(name)) for module, _ in replacements]
+        self.installed.append(Put(replacements[0][0], "methods", name=name, before=before))
+        for module, replacement in replacements:
+            module.__dict__[name] = replacement
+
 
 def take_off(model: nn.Module) -> None:
     """Remove everything that [Hooks][] put on ``model``."""
@@ -94,6 +101,7 @@ def take_off(model: nn.Module) -> None:
             core: Any = module
             core.config = core.config._unipetl_config
         else:
-            del module.__dict__[one.name]
-            if one.before is not None:
-                module.__dict__[one.name] = one.before
+            for changed, before in one.before if one.kind == "methods" else [(module, one.before)]:
+                del changed.__dict__[one.name]
+                if before is not None:
+                    changed.__dict__[one.name] = before

@@ -27,11 +27,11 @@ from unipetl.attaching.ports import Change
 from unipetl.attaching.prompts import argument_names
 from unipetl.attaching.row_prompts import install_row_prompts
 from unipetl.attaching.rows import BeginStack, CheckBatch, Generating, Rows
-from unipetl.attaching.state import Record, State, parked_beside, state_of
+from unipetl.attaching.state import Record, State, parked_beside, stack_of, state_of
 from unipetl.errors import AttachError
 from unipetl.forms import HeadAttention, Prompt
 from unipetl.planning import Placement
-from unipetl.planning.own import own_modules
+from unipetl.planning.own import CHILD, own_modules
 
 Names = Sequence[str | Sequence[str] | None]
 
@@ -103,7 +103,8 @@ class Routing:
         install_row_prompts(model, hooks, rows, used)
         stacks = [[used[name] for name in stack] for stack in self.stacks]
         install_stack_hooks(model, hooks, list(used.values()), stacks)
-        hooks.method(model, "__deepcopy__", CopyUnrouted(model, state))
+        holding = _holding(model, {id(one.module) for one in hooks.installed})
+        hooks.methods("__deepcopy__", [(module, CopyUnrouted(module, model, state)) for module in holding])
         generate = getattr(model, "generate", None)
         if callable(generate):
             hooks.method(model, "generate", Generating(rows, generate))
@@ -111,8 +112,9 @@ class Routing:
 
 @dataclass
 class CopyUnrouted:
-    """Copies a model that is routed as it is outside the block, which the copy could never leave."""
+    """Copies a model that is routed, or a part of it, as it is outside the block, which the copy could never leave."""
 
+    module: nn.Module
     model: nn.Module
     state: State
 
@@ -121,10 +123,27 @@ class CopyUnrouted:
         routing, self.state.routing = self.state.routing, None
         try:
             install(self.model, self.state)
-            return copy.deepcopy(self.model, memo)
+            return copy.deepcopy(self.module, memo)
         finally:
             self.state.routing = routing
             install(self.model, self.state)
+
+
+def _holding(model: nn.Module, ids: set[int]) -> list[nn.Module]:
+    """Return what is or holds a module with one of these ids; attachments are not looked into."""
+    found: dict[int, nn.Module] = {}  # a module may be at two places
+
+    def visit(module: nn.Module) -> bool:
+        holds = id(module) in ids
+        for name, child in module._modules.items():
+            if child is not None and name != CHILD and visit(child):
+                holds = True
+        if holds:
+            found[id(module)] = module
+        return holds
+
+    visit(model)
+    return list(found.values())
 
 
 @dataclass
@@ -184,7 +203,7 @@ def _stacks(model: nn.Module, names: Names) -> tuple[tuple[str, ...], ...]:
         raise AttachError(f"names: expected a list with one entry for each row, found {names!r}.")
     stacks = []
     for row, entry in enumerate(names):
-        stack = () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
+        stack = stack_of(entry, f"names: in row {row}")
         if len(set(stack)) != len(stack):
             raise AttachError(f"names: in row {row} an attachment stands twice: {stack!r}.")
         for name in stack:

@@ -126,6 +126,8 @@ class State:
                 return next(iter(self.records.values()))
             found = ", ".join(map(repr, self.records)) or "none"
             raise AttachError(f"which attachment? The model has {found}; pass name=.")
+        if not isinstance(name, str):
+            raise AttachError(f"name: expected the name of an attachment, found {name!r}.")
         if name not in self.records:
             raise AttachError(unknown("attachment", name, self.records))
         return self.records[name]
@@ -135,6 +137,24 @@ def state_of(model: nn.Module) -> State:
     """Return the state of ``model``; an empty one if it has no attachments."""
     state = model.__dict__.get(STATE)
     return state if isinstance(state, State) else State()
+
+
+def stack_of(entry: object, where: str) -> tuple[str, ...]:
+    """Return the names of attachments that are to be stacked: of one, of several, or of none for None.
+
+    Args:
+        entry: what a caller gave.
+        where: where it stands, for the message, such as "names: in row 2".
+
+    Raises:
+        AttachError: it is none of these.
+    """
+    if entry is None:
+        return ()
+    stack = (entry,) if isinstance(entry, str) else tuple(entry) if isinstance(entry, Iterable) else None
+    if stack is None or not all(isinstance(name, str) for name in stack):
+        raise AttachError(f"{where} expected the name of an attachment, a list of names, or None; found {entry!r}.")
+    return stack
 
 
 def untie(model: nn.Module, state: State, names: Iterable[str]) -> None:

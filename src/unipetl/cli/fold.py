@@ -28,6 +28,9 @@ def command(
         float | None,
         typer.Option(min=0.0, help="How far results may be apart, as a share of the largest (by dtype if not given)."),
     ] = None,
+    dequantize: Annotated[
+        bool, typer.Option("--dequantize", help="Replace quantised modules that are in the way by dense ones.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Fold a run's attachment into its model and write a plain checkpoint, checked before it is there.
@@ -45,7 +48,7 @@ def command(
         names = ", ".join(path.name for path in paths)
         raise RunError(f"{str(run)!r} holds several runs ({names}); name one of them.")
     with hushed():
-        written = fold_run(paths[0], out, examples=compared, tolerance=tolerance)
+        written = fold_run(paths[0], out, examples=compared, tolerance=tolerance, dequantize=dequantize)
     if as_json:
         screen.show_json({"path": str(written.path), **written.to_dict()})
         return

@@ -30,7 +30,7 @@ def command(
     kind: Annotated[Format, typer.Argument(metavar="peft|adapterhub", help="Whose folder it is.", show_default=False)],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder.")],
     model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help="The base: a folder or a hub name.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where to save the attachment.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where to save it; it must be new.")],
     model_class: Class = None,
     name: Annotated[str, typer.Option(help="The attachment's name.")] = "default",
     shift_positions: Annotated[

@@ -38,10 +38,10 @@ def command(
     from unipetl import saved
 
     folder = path.parent if path.name in (saved.DESCRIPTION, saved.TENSORS) and path.is_file() else path
-    if saved.holds_attachment(folder):
-        _attachment(saved.read(folder), as_json=as_json)
-    elif (folder / "recipe.yaml").is_file():
+    if (folder / "recipe.yaml").is_file() and folder == path:
         _run(folder, as_json=as_json)
+    elif saved.holds_attachment(folder):
+        _attachment(saved.read(folder), as_json=as_json)
     elif (folder / "plan.yaml").is_file():
         _comparison(folder, as_json=as_json)
     elif any(folder.glob("seed-*/recipe.yaml")):

@@ -32,7 +32,7 @@ class How(StrEnum):
 
 def command(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Finished runs, or saved attachments.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where to save the result.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where to save the result; it must be new.")],
     how: Annotated[How, typer.Option("--how", help="What to compute; see docs/arithmetic.md.")] = How.sum,
     weights: Annotated[
         str | None, typer.Option("--weights", "-w", metavar="A,B,...", help="One number for each (1 if not given).")

@@ -100,7 +100,7 @@ def _sources(text: str) -> list[Source]:
     from unipetl.serving import Source
 
     source = Source.parse(text)
-    if saved.holds_attachment(source.path):
+    if saved.holds_attachment(source.path) and not (source.path / "recipe.yaml").is_file():
         return [source]
     paths = run_directories(source.path)
     if paths == [source.path]:

@@ -25,6 +25,7 @@ from typing import Any
 from unipetl.errors import RecipeError, RunError
 from unipetl.experiment.recipe import Recipe, load_recipe
 from unipetl.files import write_text
+from unipetl.saved import holds_attachment
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,11 @@ class RunDirectory:
             return f"it is a file; expected the directory that has a {self.recipe.name}."
         if (self.path / "plan.yaml").is_file():
             return "it is a comparison; its runs lie in runs/TASK/METHOD/seed-N there."
+        if holds_attachment(self.path):
+            return (
+                "it is a saved attachment without its run, so its base and examples are not known. Name the run; or in "
+                "Python unipetl.load it onto its base, which unipetl.folding.write_checkpoint makes a plain checkpoint."
+            )
         return f"it has no {self.recipe.name}."
 
     def result(self) -> RunResult | None:

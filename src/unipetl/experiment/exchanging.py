@@ -9,8 +9,9 @@ from typing import Any
 from torch import nn
 
 from unipetl.attaching import Attachment
-from unipetl.errors import InteropError, StorageError, unknown
+from unipetl.errors import InteropError, unknown
 from unipetl.experiment.opening import open_attachments, source_of
+from unipetl.files import refuse_taken
 from unipetl.interop import adapterhub, peft
 from unipetl.models import load_model
 from unipetl.storage import save
@@ -48,7 +49,7 @@ def import_folder(
     Args:
         kind: one of [FORMATS][unipetl.experiment.exchanging.FORMATS].
         folder: the other library's.
-        out: a folder for ours, as ``unipetl.save`` writes it.
+        out: a folder for ours, as ``unipetl.save`` writes it; it must not exist, or be empty.
         model: the base, as a folder or a hub name.
         model_class: its class, where the config does not name it.
         name: the attachment's name.
@@ -56,8 +57,10 @@ def import_folder(
 
     Raises:
         InteropError: the folder means what unipetl does not have, or does not fit the model.
+        StorageError: ``out`` is taken.
     """
     chosen = _options(kind, options)
+    refuse_taken(Path(out), "an attachment")
     if not Path(folder).is_dir():
         raise InteropError(f"{str(folder)!r} is no folder.")
     base: nn.Module = load_model(model, model_class)
@@ -96,8 +99,7 @@ def export_run(
     """
     chosen = _options(to, options)
     target = Path(out)
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise StorageError(f"{str(target)!r} exists; an export is written into a folder of its own.")
+    refuse_taken(target, "an export")
     opened = open_attachments([source_of(path)], model=model, model_class=model_class, task=task)
     if to == "peft":
         written = peft.export(opened.model, target, name=opened.names[0], base_model=opened.base, **chosen)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from unipetl import arithmetic
+from unipetl.arithmetic.finite import finite_weights
 from unipetl.attaching import activate
 from unipetl.errors import CombinationError, unknown
 from unipetl.experiment.opening import open_attachments, source_of
+from unipetl.files import refuse_taken
 from unipetl.storage import save
 from unipetl.tasks import Task
 
@@ -78,7 +80,7 @@ def merge(
 
     Args:
         paths: finished runs, or folders of ``unipetl.save``.
-        out: the folder of the result.
+        out: the folder of the result; it must not exist, or be empty.
         how: one of [WAYS][unipetl.experiment.merging.WAYS].
         weights: one for each, for ``sum``, ``ties``, ``dare`` and ``svd``; None is 1 (for ``dare`` 1 / number).
         rank: of the result, for ``svd``, ``ties`` and ``dare``.
@@ -90,12 +92,18 @@ def merge(
         task: the runs' task, where it is not one of unipetl's.
 
     Raises:
-        CombinationError: the law does not hold for these attachments, or an option does not fit ``how``.
+        CombinationError: the law does not hold for these attachments, an option does not fit ``how``, or a weight or
+            the result is not finite.
         MismatchError: they belong to different bases.
+        StorageError: ``out`` is taken.
     """
     _refuse_options(how, len(paths), weights=weights, rank=rank, density=density)
+    refuse_taken(Path(out), "an attachment")
     opened = open_attachments([source_of(path) for path in paths], model=model, model_class=model_class, task=task)
-    terms = [arithmetic.term(opened.model, one) for one in opened.names]
+    terms = [
+        replace(arithmetic.term(opened.model, one), name=str(path))
+        for one, path in zip(opened.names, paths, strict=True)
+    ]
     result = _merged(terms, how, weights, rank, density, seed)
     activate(opened.model, None)
     attachment = arithmetic.put(opened.model, result, name=name)
@@ -136,7 +144,7 @@ def _refuse_options(how: str, count: int, **options: Any) -> None:
         if value is not None and how not in _TAKEN_BY[name]:
             raise CombinationError(f"{name} has no meaning for {how!r}; it is for {', '.join(_TAKEN_BY[name])}.")
     weights = options["weights"]
-    if weights is not None and len(weights) != count:
-        raise CombinationError(f"expected one weight for each of {count} attachments, found {len(weights)}.")
+    if weights is not None:
+        finite_weights(count, weights)
     if how == "svd" and options["rank"] is None:
         raise CombinationError("'svd' brings the sum to a rank; say which (--rank).")

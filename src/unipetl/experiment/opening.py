@@ -48,6 +48,8 @@ class Opened:
 def source_of(path: str | Path) -> Source:
     """Return what a path is: a finished run (or an experiment of one), or a folder that ``unipetl.save`` has written.
 
+    A folder that is both is the run, of which the recipe tells the base.
+
     Raises:
         RunError: the run is not finished, or was zero-shot.
         StorageError: it is neither.
@@ -58,9 +60,9 @@ def source_of(path: str | Path) -> Source:
             f"{str(folder)!r} does not exist; expected a run, or a folder that unipetl.save has written."
         )
     files = RunDirectory(folder)
-    if holds_attachment(folder):
-        return Source(folder, folder)
     if not files.recipe.is_file():
+        if holds_attachment(folder):
+            return Source(folder, folder)
         seeds = sorted(one.name for one in folder.glob("seed-*"))
         if len(seeds) == 1:
             return source_of(folder / seeds[0])

@@ -83,6 +83,7 @@ def fold_run(
     *,
     examples: int = 8,
     tolerance: float | None = None,
+    dequantize: bool = False,
     task: Task | None = None,
 ) -> Written:
     """Write a run's model with its attachment folded in, as a checkpoint that needs no unipetl.
@@ -94,6 +95,7 @@ def fold_run(
         path: a folder that does not exist yet, or is empty; the tokenizer is written there too.
         examples: how many evaluation examples to compare.
         tolerance: how far results may be apart, as a share of the largest; None is by the dtype of the weights.
+        dequantize: replace quantised modules that are in the way by dense ones of the same values.
         task: the task itself, where it is not one of unipetl's.
 
     Raises:
@@ -107,7 +109,10 @@ def fold_run(
     rows = [prepared.evaluation[place] for place in range(min(examples, len(prepared.evaluation)))]
     batch = {name: value for name, value in prepared.collator(rows).items() if isinstance(value, torch.Tensor)}
     save: Callable[[Path], object] = prepared.tokenizer.save_pretrained
-    return write_checkpoint(prepared.model, path, [batch], tolerance=tolerance, extras=lambda folder: save(folder))
+    return write_checkpoint(
+        prepared.model, path, [batch],
+        tolerance=tolerance, dequantize=dequantize, extras=lambda folder: save(folder),
+    )  # fmt: skip
 
 
 def _finished(run_dir: str | Path) -> RunDirectory:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from unipetl.architectures import Architecture
 from unipetl.errors import FoldError, StorageError
-from unipetl.files import flush
+from unipetl.files import flush, refuse_taken
 from unipetl.folding.live import fold, unfold
 from unipetl.folding.report import Folding
 
@@ -87,7 +87,7 @@ def write_checkpoint(
         StorageError: the folder is taken, or the file system refuses. Nothing is left behind.
     """
     target = Path(path)
-    _refuse_taken(target)
+    refuse_taken(target, "a checkpoint")
     if not calls:
         raise FoldError("no arguments to compare results for; give at least one call.")
     before = _Results.of(model, calls)
@@ -157,13 +157,6 @@ def _results(output: Any) -> list[Tensor]:
     if not found:
         raise FoldError(f"the model returns no logits or hidden states to compare, only {', '.join(output)}.")
     return found
-
-
-def _refuse_taken(target: Path) -> None:
-    if target.is_dir() and not any(target.iterdir()):
-        return
-    if target.exists():
-        raise StorageError(f"{str(target)!r} exists; a checkpoint is written into a folder of its own.")
 
 
 def _save(model: Any, folder: Path, folding: Folding) -> None:

@@ -88,7 +88,7 @@ def _why_not_weights(anatomy: Anatomy, op: Op, target: Target, packed: set[str],
             continue
         possible = can_be_dense(module)
         if not (dequantize and possible):
-            hint = "; pass dequantize=True to replace it by a dense one" if possible else ""
+            hint = "; dequantize=True (--dequantize) replaces it by a dense one" if possible else ""
             return f"{path!r}: {why}{hint}"
         packed.add(path)
     return None

@@ -108,7 +108,7 @@ def fold(
         AttachError: there is no attachment of a name.
     """
     work = _decide(model, names, dequantize=dequantize, architecture=architecture)
-    _refuse_rest(work, partial=partial)
+    _refuse_rest(work, partial=partial, plain=plain)
     _refuse_not_finite(model, work)
     this = _Fold.begin(model, work.state)
     try:
@@ -219,14 +219,14 @@ def _decide(
     return _Work(state, chosen, anatomy, order, decide(anatomy, order, state, chosen, dequantize=dequantize))
 
 
-def _refuse_rest(work: _Work, *, partial: bool) -> None:
+def _refuse_rest(work: _Work, *, partial: bool, plain: bool) -> None:
     staying = work.staying()
     if not staying:
         return
     lines = "\n".join(f"- {row.what} at {row.where} of {row.attachment!r}: {row.reason}" for row in staying)
     nothing = not work.decision.targets and not any(record.parked for record in work.chosen)
     if not partial or nothing:
-        hint = "" if nothing else " Pass partial=True to fold the rest and leave these attached."
+        hint = "" if nothing or plain else " Pass partial=True to fold the rest and leave these attached."
         raise FoldError(f"not everything folds:\n{lines}\nNothing was touched.{hint}")
 
 

@@ -7,6 +7,7 @@ ends with exit code 0; with 1 if something had to be given up. A second SIGINT e
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import math
@@ -88,7 +89,13 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         taken.close()
         why = getattr(error, "strerror", None) or error
-        raise ServingError(f"cannot listen on {host}:{port}: {why}. Another --port may be free.") from error
+        elsewhere = getattr(error, "errno", None) == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror)
+        hint = (
+            "--host takes an address of this machine, such as 127.0.0.1."
+            if elsewhere
+            else "Another --port may be free."
+        )
+        raise ServingError(f"cannot listen on {host}:{port}: {why}. {hint}") from error
     return taken
 
 

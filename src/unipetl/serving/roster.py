@@ -79,9 +79,11 @@ class Roster:
             served = await self._batcher.alone(partial(self._engine.refresh, opened, before))
         if served is None and spare is not None:
             del self._spares[name]
-            served = await self._batcher.alone(partial(self._engine.refresh, opened, spare))
-            if served is None:
-                await self._batcher.alone(partial(self._engine.remove, spare))
+            try:
+                served = await self._batcher.alone(partial(self._engine.refresh, opened, spare))
+            finally:
+                if served is None:  # another method, a fault or a cancelled request: in any case it has no owner now
+                    self._when_unused(spare, partial(self._take_off, spare))
         if served is None:
             served = await self._batcher.alone(partial(self._engine.attach, opened))
         self.served[name] = served
@@ -109,9 +111,12 @@ class Roster:
         if name in self.served and name not in self._spares and served.key is not None:
             self._spares[name] = served
             return
-        await self._batcher.alone(partial(self._engine.remove, served))
+        await self._take_off(served)
         if name not in self.served:
             self._forget(name)
+
+    async def _take_off(self, served: Served) -> None:
+        await self._batcher.alone(partial(self._engine.remove, served))
 
     def _when_unused(self, served: Served, then: Callable[[], Awaitable[None]]) -> None:
         async def leave() -> None:

@@ -86,14 +86,14 @@ class Opener:
         self._spare: tuple[tuple[str, ...], int, PreTrainedModel] | None = None
 
     def open(self, source: Source) -> Opened:
-        """Read a source; nothing is attached.
+        """Read a source; nothing is attached. A folder that holds a recipe is a run, whatever else it holds.
 
         Raises:
             ServingError, RunError, StorageError: there is nothing to serve, or it is damaged.
         """
         if not source.name or not source.name.isprintable() or "/" in source.name:
             raise ServingError(f"name {source.name!r}: expected printable text without '/'; give NAME=PATH.")
-        if holds_attachment(source.path):
+        if holds_attachment(source.path) and not RunDirectory(source.path).recipe.is_file():
             return self._attachment(source)
         return self._run(source)
 
