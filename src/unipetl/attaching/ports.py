@@ -7,7 +7,6 @@ plain data, so a model with hooks can be copied and pickled.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import torch
@@ -41,8 +40,7 @@ class Change(nn.Module):
         """Return ``h + s * delta(x)`` in the dtype of ``h``, the short way where nobody misses ``forward``."""
         delta = self.delta
         watched = delta._forward_hooks or delta._forward_pre_hooks or "forward" in delta.__dict__
-        kind: Any = type(delta)
-        if watched or not _has_short_way(kind):
+        if watched:
             return Delta.added(delta, h, x, self.factor)
         return delta.added(h, x, self.factor)
 
@@ -62,16 +60,6 @@ class Change(nn.Module):
         scale = composition.scale if isinstance(composition, Add) else 1.0
         assert isinstance(scale, float)
         return scale
-
-
-@cache
-def _has_short_way(kind: Any) -> bool:
-    """Return whether a form's ``added`` knows of its ``forward``: of one that a subclass overrides it does not."""
-
-    def owner(name: str) -> type:
-        return next(base for base in kind.__mro__ if name in vars(base))
-
-    return issubclass(owner("added"), owner("forward"))
 
 
 class Tape:

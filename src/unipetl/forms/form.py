@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,12 @@ class Delta(nn.Module):
     """
 
     by_row: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let a class that computes its change in another way not inherit a shorter way to add it."""
+        super().__init_subclass__(**options)
+        if "forward" in vars(cls) and "added" not in vars(cls):
+            cls.added = Delta.added  # type: ignore[method-assign]
 
     @abstractmethod
     def reset(self, generator: torch.Generator) -> None:
