@@ -8,34 +8,24 @@ from typing import Any
 import torch
 
 from benchmarks.clock import Seconds, timed
-from benchmarks.copies import share
+from benchmarks.kinds.many import Many
 from benchmarks.libraries import Library
-from benchmarks.references import BARE
 from benchmarks.rounds import order
-from benchmarks.shapes import Shape, batch, build
+from benchmarks.shapes import Shape
 from benchmarks.variants import tried
 
 ONE, EACH = " | one for all rows", " | another for each row"
 
 
-class Route:
+class Route(Many):
     """The same batch with one attachment for all rows, and with another for each."""
 
-    reference = BARE
-
     def __init__(self, of: Shape, library: Library, methods: Sequence[str], device: str) -> None:
-        base = build(of, device)
-        self.library, self.device = library, device
-        self.inputs = batch(of, device)
-        del self.inputs["labels"]
-        self.names = [f"n{number}" for number in range(of.rows)]
-        self.models: dict[str, Any] = {}
-        self.problems: dict[str, str] = {}
-        self.facts: dict[str, dict[str, Any]] = {}
-        self.bare = share(base)
+        super().__init__(of, library, device, of.rows)
+        self.bare = self.copy()
         for method in methods:
             if method in library.METHODS:
-                model = share(base)
+                model = self.copy()
                 with tried(self.problems, method):
                     model = library.attach(model, method)
                     library.attach_more(model, method, self.names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from benchmarks.summary import OPTIMIZER
 from benchmarks.variants import make, optimizer
 
 
-class Speed:
+class Speed(ABC):
     """What the three have in common: models that take turns at one piece of work."""
 
     reference = BARE
@@ -38,8 +39,9 @@ class Speed:
     def prepare(self) -> dict[str, torch.Tensor]:
         return batch(self.shape, self.device)
 
+    @abstractmethod
     def work(self, model: Any) -> None:
-        raise NotImplementedError
+        """Do what is timed, once."""
 
     def round(self, number: int) -> list[tuple[str, Seconds]]:
         names = order(tuple(self.variants.models), self.reference, number)

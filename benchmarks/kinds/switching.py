@@ -8,36 +8,28 @@ from typing import Any
 import torch
 
 from benchmarks.clock import Seconds, timed
-from benchmarks.copies import share
+from benchmarks.kinds.many import Many
 from benchmarks.libraries import Library
 from benchmarks.references import BARE
 from benchmarks.rounds import order
-from benchmarks.shapes import Shape, batch, build
+from benchmarks.shapes import Shape
 from benchmarks.variants import tried
 
 COUNT = 16
 SWITCH, FORWARD, MANY = " | switch", " | forward, one attached", f" | forward, {COUNT} attached, one active"
 
 
-class Switch:
+class Switch(Many):
     """A bare forward pass, one with one attachment, and one with one of many active; and the switch itself."""
 
-    reference = BARE
-
     def __init__(self, of: Shape, library: Library, methods: Sequence[str], device: str) -> None:
-        base = build(of, device)
-        self.library, self.device = library, device
-        self.inputs = batch(of, device)
-        del self.inputs["labels"]
-        self.names = [f"n{number}" for number in range(COUNT)]
-        self.models: dict[str, Any] = {BARE: share(base)}
+        super().__init__(of, library, device, COUNT)
+        self.models[BARE] = self.copy()
         self.many: dict[str, Any] = {}
-        self.problems: dict[str, str] = {}
-        self.facts: dict[str, dict[str, Any]] = {}
         for method in methods:
             if method in library.METHODS:
                 with tried(self.problems, method):
-                    one, many = (library.attach(share(base), method) for _ in range(2))
+                    one, many = (library.attach(self.copy(), method) for _ in range(2))
                     library.attach_more(many, method, self.names)
                     library.switch(many, self.names[0])
                     self.models |= {method + FORWARD: one, method + MANY: many}

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from unipetl.errors import StorageError
@@ -69,16 +69,20 @@ def refuse_taken(target: Path, what: str) -> None:
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    for chunk in _chunks(path):
+        digest.update(chunk)
     return digest.hexdigest()
 
 
 def crc32(path: Path) -> str:
     """Return the CRC-32 of a file's content, in hexadecimal."""
     found = 0
+    for chunk in _chunks(path):
+        found = zlib.crc32(chunk, found)
+    return f"{found:08x}"
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
-            found = zlib.crc32(chunk, found)
-    return f"{found:08x}"
+            yield chunk

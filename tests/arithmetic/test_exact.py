@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 
 import unipetl
+from arithmetic.by_hand import alone, multiplied
 from laws.support import family_named, fresh, refused, tolerance
 from unipetl import arithmetic
 from unipetl.arithmetic import joining
@@ -63,26 +62,6 @@ def both(family, first, second):
             pytest.skip("the family has no such places")
         scatter(unipetl.attach(model, method, name="ab"[place], train_head=False), seed=place)
     return model, batch(model)
-
-
-def alone(model, term):
-    """A bare model with the term attached."""
-    bare = copy.deepcopy(model)
-    for attachment in unipetl.attachments(bare):
-        attachment.detach()
-    arithmetic.put(bare, term)
-    return bare
-
-
-def multiplied(model, name, weight):
-    """Multiply what every change is linear in, by hand."""
-    attachment = unipetl.attachments(model)["ab".index(name)]
-    normed = any(getattr(one.form, "layer_norm", "none") == "out" for one in attachment.method.modifications)
-    linear = ("layer_norm.weight", "layer_norm.bias") if normed else ("up", "up_bias", "value")
-    with torch.no_grad():
-        for key, value in attachment.tensors().items():
-            if key.split("/")[2] in linear:
-                value.mul_(weight)
 
 
 @EVERY_FAMILY

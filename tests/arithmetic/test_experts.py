@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 
 import unipetl
+from arithmetic.by_hand import alone, multiplied
 from equivalence.test_expert_oracles import KINDS, PLACES, call_of, model_of
 from unipetl import arithmetic
 from unipetl.arithmetic import expertwise
@@ -60,25 +59,6 @@ def both(kind, first, second):
 
 def terms(model, names="ab"):
     return [arithmetic.term(model, name) for name in names]
-
-
-def alone(model, one):
-    bare = copy.deepcopy(model)
-    for attachment in unipetl.attachments(bare):
-        attachment.detach()
-    arithmetic.put(bare, one)
-    return bare
-
-
-def multiplied(model, name, weight):
-    """Multiply what every change is linear in, by hand."""
-    attachment = unipetl.attachments(model)["ab".index(name)]
-    normed = any(getattr(one.form, "layer_norm", "none") == "out" for one in attachment.method.modifications)
-    linear = ("layer_norm.weight", "layer_norm.bias") if normed else ("up", "up_bias")
-    with torch.no_grad():
-        for key, value in attachment.tensors().items():
-            if key.split("/")[2].removeprefix("each.") in linear:
-                value.mul_(weight)
 
 
 @EVERY

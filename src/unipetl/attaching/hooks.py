@@ -20,12 +20,14 @@ INSTALLED = "_unipetl_installed"
 #: Attribute of an attention module that holds the changes inside it.
 HEADS = "_unipetl_heads"
 
-Kind = Literal["hook", "heads", "method", "methods", "stand-in"]
+Kind = Literal["hook", "heads", "methods", "stand-in"]
 
 
 @dataclass(frozen=True)
 class Put:
-    """One thing that was put on a module; ``handle`` is a hook's, ``name`` that of a method, on many modules at times.
+    """One thing that was put on a module; ``handle`` is a hook's, ``name`` that of a method.
+
+    ``before`` says of every module whose method was replaced what it had of its own.
 
     A handle that is unpickled in another process keeps hooks registered there from getting its number.
     """
@@ -77,11 +79,10 @@ class Hooks:
 
     def method(self, module: nn.Module, name: str, replacement: Callable[..., Any]) -> None:
         """Let ``replacement`` stand before a method of one module, or before what stands there already."""
-        self.installed.append(Put(module, "method", name=name, before=module.__dict__.get(name)))
-        module.__dict__[name] = replacement
+        self.methods(name, [(module, replacement)])
 
     def methods(self, name: str, replacements: Sequence[tuple[nn.Module, Callable[..., Any]]]) -> None:
-        """Let replacements stand before a method of many modules, in one entry, as most have it from their class."""
+        """Do so for many modules, in one entry."""
         before = [(module, module.__dict__.get(name)) for module, _ in replacements]
         self.installed.append(Put(replacements[0][0], "methods", name=name, before=before))
         for module, replacement in replacements:
@@ -101,7 +102,7 @@ def take_off(model: nn.Module) -> None:
             core: Any = module
             core.config = core.config._unipetl_config
         else:
-            for changed, before in one.before if one.kind == "methods" else [(module, one.before)]:
+            for changed, before in one.before:
                 del changed.__dict__[one.name]
                 if before is not None:
                     changed.__dict__[one.name] = before

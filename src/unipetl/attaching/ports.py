@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unipetl.architectures import Columns
 from unipetl.composition import Add, Multiply
 from unipetl.forms import Delta
-from unipetl.forms.form import by_row
+from unipetl.forms.form import plus
 from unipetl.forms.recompute import recomputed
 from unipetl.method import Modification
 
@@ -39,17 +39,13 @@ class Change(nn.Module):
     def added(self, h: Tensor, x: Tensor) -> Tensor:
         """Return ``h + s * delta(x)`` in the dtype of ``h``, the short way where nobody misses ``forward``."""
         delta = self.delta
-        watched = delta._forward_hooks or delta._forward_pre_hooks or "forward" in delta.__dict__
-        if watched:
-            return Delta.added(delta, h, x, self.factor)
+        if delta._forward_hooks or delta._forward_pre_hooks or "forward" in delta.__dict__:
+            return self.add_to(h, delta(x))
         return delta.added(h, x, self.factor)
 
     def add_to(self, h: Tensor, change: Tensor) -> Tensor:
         """Return ``h + s * change`` in the dtype of ``h``; both of any equal shape."""
-        change, scale = change.to(h.dtype), self.factor
-        if isinstance(scale, Tensor):
-            return h + by_row(scale.to(h.dtype), h) * change
-        return torch.add(h, change, alpha=scale)
+        return plus(h, change, self.factor)
 
     @property
     def factor(self) -> float | Tensor:

@@ -96,10 +96,7 @@ class Delta(nn.Module):
             x: what the form reads, (..., in features).
             scale: a number, a learned one (1,), or one for each row (rows, 1).
         """
-        change = self(x).to(h.dtype)
-        if isinstance(scale, Tensor):
-            return h + by_row(scale.to(h.dtype), h) * change
-        return torch.add(h, change, alpha=scale)
+        return plus(h, self(x), scale)
 
     def stacked(self, others: Sequence[Delta]) -> Delta:
         """Return a view of this with the parameters of ``others``, itself among them, stacked along a first axis."""
@@ -152,6 +149,14 @@ def projected(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return affine(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
 
+def plus(h: Tensor, change: Tensor, scale: float | Tensor) -> Tensor:
+    """Return ``h + scale * change`` in the dtype of ``h``, both of any equal shape (scale: see [Delta.added][])."""
+    change = change.to(h.dtype)
+    if isinstance(scale, Tensor):
+        return h + by_row(scale.to(h.dtype), h) * change
+    return torch.add(h, change, alpha=scale)
+
+
 def plus_affine(h: Tensor, z: Tensor, weight: Tensor, scale: float | Tensor) -> Tensor:
     """Return ``h + scale * affine(z, weight)`` in the dtype of ``h``, in one product where dtypes allow.
 
@@ -162,7 +167,7 @@ def plus_affine(h: Tensor, z: Tensor, weight: Tensor, scale: float | Tensor) -> 
     weight = weight.to(z.dtype)
     lowered = h.dtype == torch.float32 and torch.is_autocast_enabled(h.device.type)  # autocast would lower h as well
     if lowered or h.dtype != z.dtype or h.shape[:-1] != z.shape[:-1]:
-        return torch.add(h, affine(z, weight).to(h.dtype), alpha=scale)
+        return plus(h, affine(z, weight), scale)
     if weight.dim() == 3:
         return torch.baddbmm(h, z, weight.transpose(1, 2), alpha=scale)
     flat = torch.addmm(h.reshape(-1, h.shape[-1]), z.reshape(-1, z.shape[-1]), weight.T, alpha=scale)

@@ -125,8 +125,13 @@ class HeadReparametrization(Delta):
         if torch.is_grad_enabled() or torch.compiler.is_compiling():  # layers under checkpoints are computed alone
             both = self._computed(slice(start, end))
             return both[:, : middle - start], both[:, middle - start :]
-        every = self.kept.get(list(self.parameters()), None, lambda: self._computed(slice(None)))
+        every = self.kept.get(self.sources, None, lambda: self._computed(slice(None)))
         return every[:, start:middle], every[:, middle:end]
+
+    @property
+    def sources(self) -> tuple[Tensor, ...]:
+        """What keys and values are computed from."""
+        return self.embedding, self.hidden, self.hidden_bias, self.out, self.out_bias
 
     def _computed(self, rows: slice) -> Tensor:
         hidden = torch.tanh(nn.functional.linear(self.embedding, self.hidden, self.hidden_bias))
@@ -194,8 +199,9 @@ class HeadAttentionDelta(Delta):
 
         b is 1, or ``batch`` where dropout draws per example, or rows have keys of their own.
         """
-        source = self._shared[0] or self
-        key, value = self.kept.get(list(source.parameters()), dtype, lambda: self._split(dtype))
+        shared = self._shared[0]
+        sources = (self.key, self.value) if shared is None else shared.sources
+        key, value = self.kept.get([one for one in sources if one is not None], dtype, lambda: self._split(dtype))
         if key.shape[0] not in (1, batch):
             key, value = (one.repeat_interleave(batch // one.shape[0], dim=0) for one in (key, value))
         if self.form.dropout and self.training:

@@ -38,8 +38,10 @@ class Kept(Generic[T]):
             circumstances: whatever else it depends on.
             compute: makes the result.
         """
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or not all(map(_is_plain, parameters)):
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or _is_transformed():
             return compute()
+        if any(type(one) not in (Tensor, nn.Parameter) or one.is_inference() for one in parameters):
+            return compute()  # they have no version of their own
         mixed = bool(parameters) and torch.is_autocast_enabled(parameters[0].device.type)
         facts = (circumstances, mixed, *((one._version, one.data_ptr(), one.dtype) for one in parameters))
         kept = self._kept
@@ -49,7 +51,6 @@ class Kept(Generic[T]):
         return kept[2]
 
 
-def _is_plain(one: Tensor) -> bool:
-    """Return whether a tensor has a version and a place of its own (a functional transform's has none)."""
-    plain = type(one) in (Tensor, nn.Parameter) and not one.is_inference()
-    return plain and torch._C._functorch.peek_interpreter_stack() is None
+def _is_transformed() -> bool:
+    """Return whether a functional transform is at work, whose tensors have no place in memory."""
+    return torch._C._functorch.peek_interpreter_stack() is not None

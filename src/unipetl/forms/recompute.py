@@ -39,10 +39,7 @@ class Recipe:
     def values(self, node: Node) -> Tensor:
         """Return the activation's values, computed for the first user and dropped after the last."""
         self.users -= 1
-        values = self._values
-        if values is None:
-            with torch.no_grad(), _plainly(node):
-                values = _made_by(node)
+        values = _again(node) if self._values is None else self._values
         self._values = values if self.users > 0 else None
         return values
 
@@ -134,13 +131,18 @@ def _forget_factors(node: Node, device: torch.device) -> None:
     """
     if node.name() != "MulBackward0":
         return
-    before = [function for function, _ in node.next_functions]
-    for name, maker, other in (("self", before[0], before[1]), ("other", before[1], before[0])):
-        if maker is None or other is None or maker.name() not in _ACTIVATIONS or not _is_known(maker, device):
+    for name, maker, saved in _factors(node):
+        if not saved or maker is None or maker.name() not in _ACTIVATIONS or not _is_known(maker, device):
             continue
         raw = getattr(node, f"_raw_saved_{name}")
         if raw.data._version == 0:
-            raw.register_hooks(lambda _, maker=maker: maker, lambda maker: Recipe().values(maker))
+            raw.register_hooks(lambda _, maker=maker: maker, _again)
+
+
+def _factors(product: Node) -> tuple[tuple[str, Node, bool], ...]:
+    """Return each factor's name, its maker, and whether it was saved: it is if the other one needs a gradient."""
+    (first, _), (second, _) = product.next_functions
+    return ("self", first, second is not None), ("other", second, first is not None)
 
 
 def _looked_after() -> bool:
@@ -158,9 +160,9 @@ def _is_known(node: Node, device: torch.device) -> bool:
         return False
     before = [function for function, _ in node.next_functions]
     saved, needed = _KNOWN[node.name()].saved, before[: _KNOWN[node.name()].before]
-    if node.name() == "MulBackward0":  # saves a factor if the other one needs a gradient
-        saved = tuple(name for name, other in (("self", before[1]), ("other", before[0])) if other is not None)
-        needed = [] if len(saved) == 2 else [one for one in before if one is not None]
+    if node.name() == "MulBackward0":
+        saved = tuple(name for name, _, is_saved in _factors(node) if is_saved)
+        needed = [maker for _, maker, is_saved in _factors(node) if not is_saved]
     if not all(_is_plain(node, name, device) for name in saved):
         return False
     if node.name() == "NativeLayerNormBackward0" and not _is_exact_norm(node, device):
@@ -190,9 +192,10 @@ def _is_exact_norm(node: Node, device: torch.device) -> bool:
     )
 
 
-def _plainly(node: Node) -> torch.autocast:
-    """Return a context without autocast, on the device of what a function made."""
-    return torch.autocast(node._input_metadata[0].device.type, enabled=False)
+def _again(node: Node) -> Tensor:
+    """Return what a function made, computed again outside any graph and autocast."""
+    with torch.no_grad(), torch.autocast(node._input_metadata[0].device.type, enabled=False):
+        return _made_by(node)
 
 
 def _made_by(node: Node) -> Tensor:
@@ -209,10 +212,8 @@ def _layer_norm(node: Node) -> Tensor:
 
 
 def _product(node: Node) -> Tensor:
-    before = [function for function, _ in node.next_functions]
-    first = node._saved_self if before[1] is not None else _made_by(before[0])
-    second = node._saved_other if before[0] is not None else _made_by(before[1])
-    return torch.mul(first, second)
+    factors = [getattr(node, f"_saved_{name}") if saved else _made_by(maker) for name, maker, saved in _factors(node)]
+    return torch.mul(*factors)
 
 
 def _dropped_out(node: Node) -> Tensor:
