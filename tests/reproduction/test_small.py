@@ -77,7 +77,8 @@ def test_rates_are_chosen_on_other_examples_and_another_seed(study):
     first, second = study.rates_plan(task), study.plan({"sst2": {one.label: 0.1 for one in METHODS}})
     assert set(first.seeds) & set(second.seeds) == set()
     tuning, judged = first.tasks["sst2"].options, second.tasks["sst2"].options
-    assert "validation" not in tuning, "a part of the training file is kept back"
+    assert (tuning["evaluate_on"], judged["evaluate_on"]) == ("development", "rest")
+    assert {**tuning, "evaluate_on": "rest"} == judged, "the same files, parted at the same place"
     assert judged["validation"].endswith("dev.jsonl")
     assert PRONOUNCE.part(tuning=True)["options"] == {"evaluate_on": "development"}
     assert "options" not in PRONOUNCE.part(tuning=False)

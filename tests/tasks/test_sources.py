@@ -41,6 +41,9 @@ def test_the_development_cap_takes_the_first_and_leaves_what_is_judged(tmp_path)
     same = source().read(SourceOptions(**given, evaluate_on="development"), None, None)
     assert same.development is None
     assert texts(same.evaluation) == ["validation 0", "validation 1"]
+    rest = source().read(SourceOptions(**given, evaluate_on="rest"), None, None)
+    assert texts(rest.development) == ["validation 0", "validation 1"]
+    assert texts(rest.evaluation) == [f"validation {number}" for number in range(2, 9)]
     assert PAPER_DEV_CAP == 1600
 
 
@@ -66,6 +69,7 @@ def test_without_a_validation_file_some_examples_are_kept_back(tmp_path):
         (("validation",), {}, "none to train on; give train="),
         (("train",), {}, "5 examples are too few to keep some back"),
         (("train", "validation"), {"evaluate_on": "test"}, "there is no file for it: give test="),
+        (("train", "validation"), {"evaluate_on": "rest"}, "of its 5 examples nothing is left: give a smaller dev_cap"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path, names, options, message):

@@ -23,7 +23,8 @@ class SourceOptions(BaseModel):
         train, validation, test: local files in place of the hub's splits: JSON lines, CSV, TSV or Parquet.
         also: name -> file: further sets that are scored at the end.
         dev_cap: use only the first so many validation examples to choose a checkpoint; the paper's scripts use 1600.
-        evaluate_on: what the run is judged on; ``development`` is the validation set under ``dev_cap``.
+        evaluate_on: what the run is judged on; ``development`` is the validation set under ``dev_cap``, ``rest`` the
+            examples that ``dev_cap`` leaves out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,7 +34,7 @@ class SourceOptions(BaseModel):
     test: str | None = None
     also: dict[str, str] = Field(default_factory=dict)
     dev_cap: Count | None = None
-    evaluate_on: Literal["validation", "test", "development"] | None = None
+    evaluate_on: Literal["validation", "test", "development", "rest"] | None = None
 
 
 class ClassificationOptions(SourceOptions):

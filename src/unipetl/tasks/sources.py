@@ -90,9 +90,9 @@ class Source:
             train, validation, notes = self.hub.load("train"), self.hub.load("validation"), ()
             test = self.hub.load("test") if self._judged(options) == "test" else None
         development = validation.first(options.dev_cap)
-        evaluation = {"validation": validation, "test": test, "development": development}[
-            self._judged(options, has_test=test is not None)
-        ]
+        judged = self._judged(options, has_test=test is not None)
+        rest = self._rest(validation, len(development)) if judged == "rest" else None
+        evaluation = {"validation": validation, "test": test, "development": development, "rest": rest}[judged]
         assert evaluation is not None
         apart = development is not evaluation
         return Splits(
@@ -109,6 +109,14 @@ class Source:
         if options.evaluate_on == "test" and not has_test:
             raise TaskError(f"task {self.task!r}: evaluate_on is 'test', and there is no file for it: give test=...")
         return options.evaluate_on
+
+    def _rest(self, validation: Rows, count: int) -> Rows:
+        if count == len(validation):
+            raise TaskError(
+                f"task {self.task!r}: evaluate_on is 'rest', what dev_cap leaves of the validation set, and of its "
+                f"{len(validation)} examples nothing is left: give a smaller dev_cap."
+            )
+        return validation.select(range(count, len(validation)))
 
     def _files(self, options: SourceOptions) -> tuple[Rows, Rows, Rows | None, tuple[str, ...]]:
         if options.train is None:
