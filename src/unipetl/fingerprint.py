@@ -23,13 +23,13 @@ def fingerprint(model: nn.Module, record: Record) -> dict[str, str]:
     The base model's parameters count under their names inside it, so a classifier and a bare encoder around
     the same weights agree; an untrained task head counts too, since the function depends on it.
     """
-    base = sorted(_base_values(model, record).items())
-    editions = [(name, id(values), *_edition(values)) for name, values in base]
+    base = _base_values(model, record)
+    editions = [(name, id(values), *_edition(values)) for name, values in base.items()]
     known = _KNOWN.get(model)
     if known is not None and known[0] == editions:  # a running model is asked often, and its base stays
         return dict(known[1])
     structure, weights = hashlib.sha256(), hashlib.sha256()
-    for name, values in base:
+    for name, values in sorted(base.items()):
         structure.update(f"{name}:{tuple(values.shape)};".encode())
         weights.update(f"{name}:".encode())
         weights.update(_sample(values))

@@ -5,31 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import zlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 import unipetl
 from unipetl import axis
 from unipetl.errors import CorruptFileError, MismatchError, StorageError
-from unipetl.files import crc32, sha256
 from unipetl.forms import FORMS, Form
 from unipetl.method import Method
+from unipetl.saved_tensors import content
 
 FORMAT = "unipetl-attachment"
 FORMAT_VERSION = 1
 DESCRIPTION = "unipetl.json"
 TENSORS = "unipetl.safetensors"
-#: Size up to which a file of tensors is read at one glance, in bytes.
-_AT_ONCE = 64 << 20
 #: How often a folder is read that changes while it is read.
 _ATTEMPTS = 4
 #: The next description, complete on the disk before the tensor file is renamed; it serves if a crash comes between.
@@ -72,8 +66,9 @@ def read(path: str | Path, *, allow_nonfinite: bool = False, quick: bool = False
     Args:
         path: the folder.
         allow_nonfinite: accept NaN and infinite values.
-        quick: where the CRC-32 of the file of tensors is the one its description says, be content with that: it takes
-            a tenth of the time of SHA-256 and misses one accident in 2^32. Any other file is judged by its SHA-256.
+        quick: where the XXH128 of the file of tensors is the one its description says, be content with that: it takes
+            a hundredth of the time of SHA-256 and misses one accident in 2^128, though somebody who wants to can make
+            two files that share it. Any other file is judged by its SHA-256.
 
     Raises:
         StorageError: there is nothing of ours at ``path``.
@@ -90,23 +85,23 @@ def read(path: str | Path, *, allow_nonfinite: bool = False, quick: bool = False
         if not tensors_path.is_file():
             raise CorruptFileError(f"{str(folder)!r} has a {DESCRIPTION} and no {TENSORS}: the save is incomplete.")
         descriptions = [_read_description(file, text) for file, text in written.items()]
-        content = _content(tensors_path, [one.get("crc32") for one in descriptions] if quick else [])
-        description = next((one for one in descriptions if content.fits(one)), None)
+        found = content(tensors_path, [one.get("xxh128") for one in descriptions] if quick else ())
+        description = next((one for one in descriptions if found.fits(one)), None)
         before, written = written, _written(folder)
         if description is not None or written == before:
             break  # else somebody saves just now
     intact = description is not None
     description = description or descriptions[0]
-    _check_meaning(description, content.meaning, tensors_path)
-    _check_tensors(content.tensors, description, tensors_path, intact=intact)
-    if not allow_nonfinite and not content.finite:
-        for key, value in content.tensors.items():
+    _check_meaning(description, found.meaning, tensors_path)
+    _check_tensors(found.tensors, description, tensors_path, intact=intact)
+    if not allow_nonfinite and not found.finite:
+        for key, value in found.tensors.items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
                 raise CorruptFileError(
                     f"{str(tensors_path)!r}: tensor {key!r} has NaN or infinite values; the training diverged or "
                     "the file is damaged. unipetl.load(..., allow_nonfinite=True) takes it all the same."
                 )
-    return Saved(folder, description, content.tensors)
+    return Saved(folder, description, found.tensors)
 
 
 def _written(folder: Path) -> dict[Path, bytes]:
@@ -119,65 +114,6 @@ def _written(folder: Path) -> dict[Path, bytes]:
             continue
         except OSError as error:
             raise CorruptFileError(f"{str(folder / name)!r} cannot be read: {error.strerror or error}.") from error
-    return found
-
-
-@dataclass(frozen=True)
-class _Content:
-    """A file of tensors.
-
-    Attributes:
-        crc32, sha256: of the whole file, in hexadecimal; "" where it was not needed.
-        meaning: what the file says its tensors mean; None where it says nothing.
-        finite: whether all values are surely finite.
-    """
-
-    tensors: dict[str, Tensor]
-    crc32: str
-    sha256: str
-    meaning: str | None
-    finite: bool
-
-    def fits(self, description: Mapping[str, Any]) -> bool:
-        """Say whether a description is this file's."""
-        if self.sha256:
-            return bool(description["sha256"] == self.sha256)
-        return description.get("crc32") == self.crc32
-
-
-def _content(path: Path, quick: Sequence[Any]) -> _Content:
-    """Read a file of tensors, a small one at one glance.
-
-    Args:
-        path: the file.
-        quick: the CRC-32s with which it is content; SHA-256, which takes most of the time and so is computed beside
-            the rest, is left out then.
-    """
-    with ThreadPoolExecutor(max_workers=1) as beside:
-        try:
-            if path.stat().st_size <= _AT_ONCE:
-                data = path.read_bytes()
-                crc = f"{zlib.crc32(data):08x}" if quick else ""
-                digest_of = None if crc in quick else beside.submit(lambda: hashlib.sha256(data).hexdigest())
-                tensors = safetensors.torch.load(data)
-                said = _metadata(data)
-            else:
-                crc = crc32(path) if quick else ""
-                digest_of = None if crc in quick else beside.submit(sha256, path)
-                tensors = safetensors.torch.load_file(path)
-                with safetensors.safe_open(path, framework="pt") as file:
-                    said = file.metadata() or {}
-        except (safetensors.SafetensorError, ValueError, OSError) as error:
-            raise CorruptFileError(f"{str(path)!r} is no readable safetensors file: {error}") from error
-        sums = [value.sum().double() for value in tensors.values() if value.is_floating_point()]
-        finite = not sums or bool(torch.stack(sums).isfinite().all())  # NaN and infinity survive every sum
-        ordered = dict(sorted(tensors.items()))  # read at one glance they have no order
-        return _Content(ordered, crc, digest_of.result() if digest_of else "", said.get("meaning"), finite)
-
-
-def _metadata(data: bytes) -> dict[str, Any]:
-    """Return what the header of a safetensors file says beside its tensors."""
-    found: dict[str, Any] = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__") or {}
     return found
 
 

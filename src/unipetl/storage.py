@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+import xxhash
 from torch import Tensor, nn
 
 import unipetl
@@ -84,7 +84,7 @@ def save(model: nn.Module, path: str | Path, *, name: str | None = None) -> Path
     }
     data = safetensors.torch.save(_unshared(tensors), metadata={"format": "pt", "meaning": meaning(description)})
     description["sha256"] = hashlib.sha256(data).hexdigest()
-    description["crc32"] = f"{zlib.crc32(data):08x}"
+    description["xxh128"] = xxhash.xxh3_128_hexdigest(data)
     text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
     following = folder / NEXT_DESCRIPTION
     write_atomically(following, lambda file: _write_bytes(file, text.encode()))
@@ -182,7 +182,7 @@ def reload(
 
     The very tensors stay and get other values: no hook changes, nothing compiled is compiled again, and optimizers go
     on. Everything is read and checked before the first value is written, as [load][] does, but for one thing: a file
-    whose CRC-32 is the one in its description is not judged by its SHA-256 too. A forward pass that runs in another
+    whose XXH128 is the one in its description is not judged by its SHA-256 too. A forward pass that runs in another
     thread meanwhile may see some tensors before and some after the change, so a server reloads between two batches.
 
     Args:

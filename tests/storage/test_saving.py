@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 
 import unipetl
+from unipetl import files, saved_tensors
 from unipetl import saved as reading
 from unipetl.errors import AttachError, CorruptFileError, MismatchError, StorageError
 from unipetl.storage import reload
@@ -130,7 +131,7 @@ def consistent(folder, change):
         key: {"shape": list(v.shape), "dtype": reading.dtype_name(v), "sha256": reading.digest(v)}
         for key, v in tensors.items()
     }
-    checksum = reading.sha256(folder / "unipetl.safetensors")
+    checksum = files.sha256(folder / "unipetl.safetensors")
     describe(folder, lambda data: data.update(tensors=listing, sha256=checksum))
 
 
@@ -198,10 +199,10 @@ def test_damage_is_named_and_the_model_stays_bare(tmp_path, damage, error, messa
 @DAMAGE
 @pytest.mark.parametrize("old", [False, True])
 def test_damage_is_noticed_by_reload_too_and_no_value_changes(tmp_path, damage, error, message, old):
-    """``old``: saved before descriptions had a CRC-32."""
+    """``old``: saved before descriptions had a XXH128."""
     model, folder = saved(tmp_path)
     if old:
-        describe(folder, lambda data: data.pop("crc32"))
+        describe(folder, lambda data: data.pop("xxh128"))
     with torch.no_grad():
         for values in unipetl.attachments(model)[0].tensors().values():
             values.add_(0.25)
@@ -215,15 +216,15 @@ def test_damage_is_noticed_by_reload_too_and_no_value_changes(tmp_path, damage, 
 def test_reload_takes_the_quick_checksum_where_it_fits_and_the_thorough_one_elsewhere(tmp_path, monkeypatch):
     model, folder = saved(tmp_path)
     asked = []
-    real = reading.hashlib.sha256
-    monkeypatch.setattr(reading.hashlib, "sha256", lambda data=b"": asked.append(len(data)) or real(data))
+    real = saved_tensors.hashlib.sha256
+    monkeypatch.setattr(saved_tensors.hashlib, "sha256", lambda data=b"": asked.append(len(data)) or real(data))
     size = (folder / "unipetl.safetensors").stat().st_size
     reload(model, folder)
     assert size not in asked
     for change in (
-        lambda data: data.pop("crc32"),  # saved by an older version
-        lambda data: data.update(crc32="00000000"),
-        lambda data: data.update(crc32=["no checksum"]),
+        lambda data: data.pop("xxh128"),  # saved by an older version
+        lambda data: data.update(xxh128="0" * 32),
+        lambda data: data.update(xxh128=["no checksum"]),
     ):
         describe(folder, change)
         reload(model, folder)
@@ -235,9 +236,9 @@ def test_reload_takes_the_quick_checksum_where_it_fits_and_the_thorough_one_else
 
 def test_files_too_large_for_one_glance_are_checked_alike(tmp_path, monkeypatch):
     model, folder = saved(tmp_path)
-    monkeypatch.setattr(reading, "_AT_ONCE", 0)
+    monkeypatch.setattr(saved_tensors, "_AT_ONCE", 0)
     reload(model, folder)
-    describe(folder, lambda data: data.pop("crc32"))
+    describe(folder, lambda data: data.pop("xxh128"))
     reload(model, folder)
     rewrite(folder, flip)
     with pytest.raises(CorruptFileError, match="not those that were saved"):
@@ -252,7 +253,7 @@ def test_a_folder_that_is_saved_while_it_is_read_is_read_as_it_becomes(tmp_path,
     with torch.no_grad():
         for values in unipetl.attachments(model)[0].tensors().values():
             values.add_(0.25)
-    real, begun = reading._content, []
+    real, begun = reading.content, []
 
     def meanwhile(*settings):
         if not begun:  # the description has been read, the tensors have not
@@ -264,7 +265,7 @@ def test_a_folder_that_is_saved_while_it_is_read_is_read_as_it_becomes(tmp_path,
         return real(*settings)
 
     text = (folder / "unipetl.json").read_text()
-    monkeypatch.setattr(reading, "_content", meanwhile)
+    monkeypatch.setattr(reading, "content", meanwhile)
     reload(twin, folder)
     assert begun
     assert torch.equal(logits(twin), logits(model))
