@@ -249,11 +249,18 @@ def _fill(model: nn.Module, saved: Saved, name: str, *, allow_other_base: bool) 
             f"and this is a {record.plan.model_class} ({record.plan.model_type}), which has other places."
         ) from error
     for key, value in saved.tensors.items():
-        if value.shape != targets[key].shape:
+        needed = targets[key].shape
+        if value.shape != needed:
+            outputs = key.removeprefix("model/") in record.plan.head and value.shape[1:] == needed[1:]
             raise MismatchError(
                 f"{str(saved.path)!r}: tensor {key!r} has shape {tuple(value.shape)}; this "
-                f"{record.plan.model_class} needs {tuple(targets[key].shape)}. It was saved for a "
-                f"{base.get('model_class')} of another size."
+                f"{record.plan.model_class} needs {tuple(needed)}. "
+                + (
+                    f"Its head was trained for {value.shape[0]} outputs: load the base with "
+                    f"num_labels={value.shape[0]}."
+                    if outputs
+                    else f"It was saved for a {base.get('model_class')} of another size."
+                )
             )
     if not allow_other_base:
         _refuse_other_base(model, saved, name)

@@ -6,7 +6,9 @@ import asyncio
 import json
 import random
 import shutil
+import threading
 import time
+from urllib.parse import quote
 
 import pytest
 
@@ -110,6 +112,8 @@ async def test_mistakes_are_told(many, writing):
         assert "larger than 2,000 bytes" in told(await ask(inputs="x" * 3_000), 413)
         assert "max_new_tokens is 6" in told(await ask("/v1/generate", inputs="w1", max_new_tokens=6), 413)
         assert "num_beams is 3" in told(await ask("/v1/generate", inputs="w1", num_beams=3), 413)
+        assert "inputs.list: List should have at least 1 item" in told(await ask(inputs=[]), 422)
+        assert "inputs.text: Input should be a valid string" in told(await ask(inputs=3), 422)
         for body in ({}, {"inputs": []}, {"inputs": ""}, {"inputs": 3}, {"inputs": "w1", "atachment": "lora"}):
             assert "not understood" in told(await ask(**body), 422)
         for raw in (b"{", b'{"inputs": "\\ud800"}', b"[]"):
@@ -301,6 +305,13 @@ async def test_attachments_come_and_go_while_requests_are_answered(tmp_path, cla
         assert new.json()["labels"] == ["bad", "good"]
         assert (await client.post("/v1/attachments/plain one", json={"path": "plain"})).status_code == 201
         assert (await client.put("/v1/attachments/colour", json={"path": str(tmp_path / "colour")})).status_code == 201
+        odd = "'naïve' 🙂 50%?&#"  # anything printable
+        assert (await client.put(f"/v1/attachments/{quote(odd)}", json={"path": "plain"})).status_code == 201
+        assert (await classify(client, odd, "w1"))[0]["label"] in ("bad", "good")
+        assert (await client.delete(f"/v1/attachments/{quote(odd)}")).status_code == 204
+        for wrong in ("%00", "a%7Fb", "a%E2%80%8Bb"):
+            answer = await client.put(f"/v1/attachments/{wrong}", json={"path": "plain"})
+            assert told(answer, 422)
         assert "already" in told(await client.post("/v1/attachments/two", json={"path": "lora"}), 409)
         assert len(await busy) == len(TEXTS)
         (second,) = await classify(client, "two", "w1 w2")
@@ -329,6 +340,30 @@ async def test_attachments_come_and_go_while_requests_are_answered(tmp_path, cla
         names = {one.key for one in client.service.served.values()}
         there = {one.name for lane in engine.lanes for one in unipetl.attachments(lane.model)}
         assert there == names, "what is not served is off the model"
+
+
+@serving
+async def test_a_load_that_nobody_waits_for_goes_to_its_end(tmp_path, classifiers, monkeypatch):
+    for name in ("lora", "bitfit"):
+        shutil.copytree(classifiers[name], tmp_path / name)
+    engine, served = engine_of({"one": tmp_path / "lora"})
+    begun, attach = threading.Event(), engine.attach
+
+    def slowly(opened):
+        begun.set()
+        time.sleep(0.2)
+        return attach(opened)
+
+    monkeypatch.setattr(engine, "attach", slowly)
+    async with client_of(engine, served, allow_load=tmp_path) as client:
+        loading = asyncio.create_task(client.service.load("two", "bitfit", replace=False))
+        await asyncio.to_thread(begun.wait)
+        loading.cancel()
+        assert isinstance((await asyncio.gather(loading, return_exceptions=True))[0], asyncio.CancelledError)
+        assert "already" in told(await client.post("/v1/attachments/two", json={"path": "lora"}), 409)
+        assert (await client.delete("/v1/attachments/two")).status_code == 204
+        await asyncio.sleep(0.1)
+        assert [one.name for one in unipetl.attachments(engine.lanes[0].model)] == [served[0].key]
 
 
 @serving
@@ -364,7 +399,7 @@ async def test_the_openapi_document_has_the_limits_and_examples(many):
     async with client_of(engine, served, limits=Limits(max_inputs=7, max_new_tokens=9)) as client:
         document = (await client.get("/openapi.json")).json()
     schemas = document["components"]["schemas"]
-    assert schemas["ClassifyRequest"]["properties"]["inputs"]["anyOf"][1]["maxItems"] == 7
+    assert schemas["ClassifyRequest"]["properties"]["inputs"]["oneOf"][1]["maxItems"] == 7
     assert schemas["GenerateRequest"]["properties"]["max_new_tokens"]["anyOf"][0]["maximum"] == 9
     assert all(schemas[name]["examples"] for name in schemas if name.endswith("Request"))
     assert schemas["GenerateRequest"]["properties"]["no_repeat_ngram_size"]["anyOf"][0]["maximum"] == 100

@@ -300,6 +300,16 @@ def test_a_base_of_another_kind_is_named(tmp_path):
         unipetl.load(build("roberta"), folder)
 
 
+def test_a_base_with_another_number_of_labels_is_told_the_right_one(tmp_path):
+    model = build("roberta", num_labels=3)
+    unipetl.attach(model, "lora(rank=2)")
+    unipetl.save(model, tmp_path)
+    with pytest.raises(MismatchError, match=r"trained for 3 outputs: load the base with num_labels=3\."):
+        unipetl.load(build("roberta", num_labels=2), tmp_path)
+    with pytest.raises(MismatchError, match="saved for a RobertaForSequenceClassification of another size"):
+        unipetl.load(build("roberta", hidden_size=8), tmp_path)
+
+
 def test_the_same_checkpoint_in_bfloat16_is_the_same_base(tmp_path):
     _, folder = saved(tmp_path)
     unipetl.load(build("bart", dtype=torch.bfloat16), folder)

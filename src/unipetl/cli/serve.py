@@ -96,13 +96,10 @@ def command(
 
 def _sources(text: str) -> list[Source]:
     """Return what ``text`` names; the runs of an experiment are each called by their seed."""
-    from unipetl import saved
     from unipetl.serving import Source
 
     source = Source.parse(text)
-    if saved.holds_attachment(source.path) and not (source.path / "recipe.yaml").is_file():
-        return [source]
-    paths = run_directories(source.path)
+    paths = [source.path] if source.is_attachment else run_directories(source.path)
     if paths == [source.path]:
         return [source]
     return [Source(source.name if len(paths) == 1 else f"{source.name}-{path.name}", path) for path in paths]

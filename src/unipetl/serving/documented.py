@@ -58,7 +58,7 @@ def document(app: FastAPI, limits: Limits) -> None:
 
 def _limit(schemas: dict[str, Any], limits: Limits) -> None:
     for name in ("ClassifyRequest", "GenerateRequest", "EmbedRequest"):
-        one, several = schemas[name]["properties"]["inputs"]["anyOf"]
+        one, several = schemas[name]["properties"]["inputs"]["oneOf"]
         one["maxLength"] = several["items"]["maxLength"] = limits.max_characters
         several["maxItems"] = limits.max_inputs
     written = schemas["GenerateRequest"]["properties"]

@@ -57,6 +57,7 @@ class Service:
         self.allow_load = None if allow_load is None else allow_load.resolve()
         self.abandoned = 0
         self._loading = asyncio.Lock()
+        self._begun: set[asyncio.Task[tuple[Served, bool]]] = set()
         self._texts = ThreadPoolExecutor(1, thread_name_prefix="unipetl-texts")
         self._folders = ThreadPoolExecutor(1, thread_name_prefix="unipetl-folders")
         self._alone = itertools.count()
@@ -155,7 +156,7 @@ class Service:
         """Serve what lies at ``path`` under the folder that may be loaded from.
 
         Requests that were accepted before are still answered by what had the name; no other request waits for more
-        than one batch.
+        than one batch. Once begun it goes to its end, also where nobody waits for it any more.
 
         Returns:
             What is served now, and whether the name is new.
@@ -163,7 +164,12 @@ class Service:
         Raises:
             RefusedError: it may not be loaded, or cannot be.
         """
-        folder = self._allowed(path)
+        begun = asyncio.get_running_loop().create_task(self._put(name, self._allowed(path), replace=replace))
+        self._begun.add(begun)
+        begun.add_done_callback(self._ended)
+        return await asyncio.shield(begun)
+
+    async def _put(self, name: str, folder: Path, *, replace: bool) -> tuple[Served, bool]:
         async with self._loading:
             before = self.served.get(name)
             if before is not None and not replace:
@@ -178,6 +184,11 @@ class Service:
             except PetlError as error:
                 raise RefusedError(422, str(error)) from error
         return served, before is None
+
+    def _ended(self, begun: asyncio.Task[tuple[Served, bool]]) -> None:
+        self._begun.discard(begun)
+        if not begun.cancelled():
+            begun.exception()  # where nobody waited, nobody is told
 
     async def unload(self, name: str) -> None:
         """Serve an attachment no more; requests that were accepted before are still answered.

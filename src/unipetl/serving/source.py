@@ -44,6 +44,11 @@ class Source:
             name = f"{whole.resolve().parent.name}-{name}"
         return Source(name, whole)
 
+    @property
+    def is_attachment(self) -> bool:
+        """Whether it is a saved attachment. A folder that holds a recipe is a run, whatever else it holds."""
+        return holds_attachment(self.path) and not RunDirectory(self.path).recipe.is_file()
+
 
 @dataclass
 class Opened:
@@ -86,14 +91,14 @@ class Opener:
         self._spare: tuple[tuple[str, ...], int, PreTrainedModel] | None = None
 
     def open(self, source: Source) -> Opened:
-        """Read a source; nothing is attached. A folder that holds a recipe is a run, whatever else it holds.
+        """Read a source; nothing is attached.
 
         Raises:
             ServingError, RunError, StorageError: there is nothing to serve, or it is damaged.
         """
         if not source.name or not source.name.isprintable() or "/" in source.name:
             raise ServingError(f"name {source.name!r}: expected printable text without '/'; give NAME=PATH.")
-        if holds_attachment(source.path) and not RunDirectory(source.path).recipe.is_file():
+        if source.is_attachment:
             return self._attachment(source)
         return self._run(source)
 

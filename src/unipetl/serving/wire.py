@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 
 def _whole(value: Any) -> Any:
@@ -20,14 +20,18 @@ Ranks = Annotated[int, Field(ge=0, le=100_000), _WHOLE]
 Seed = Annotated[int, Field(ge=0, lt=2**53), _WHOLE]
 Text = Annotated[str, Field(min_length=1)]
 Inputs = Annotated[
-    Text | Annotated[list[Text], Field(min_length=1)],
+    Annotated[Text, Tag("text")] | Annotated[list[Text], Field(min_length=1), Tag("list")],
+    Discriminator(lambda value: "list" if isinstance(value, list) else "text"),  # what is wrong is told of one alone
     Field(description="One text, or several. A classifier of pairs reads two texts with a tab between them."),
 ]
 AttachmentName = Annotated[
     str | None, Field(description="The name of an attachment; null (or left out) for the bare model.")
 ]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
-NewName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^\w[\w .:+@=#()-]*$")]
+NewName = Annotated[
+    str,
+    Field(min_length=1, max_length=100, pattern=r"^[^/\x00-\x1f\x7f]+$", description="Printable text without '/'."),
+]
 
 
 class Strict(BaseModel):
