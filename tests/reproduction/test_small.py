@@ -13,7 +13,7 @@ from unipetl.experiment.directory import RunDirectory, RunResult, write_json
 from unipetl.experiment.grid import load_plan
 from unipetl.experiment.table import read
 from unipetl.reproduction import rates, small
-from unipetl.reproduction.claims_page import findings, write_claims
+from unipetl.reproduction.claims_page import findings, p_text, write_claims
 from unipetl.reproduction.small_methods import METHODS, ROWS, SHARES, methods_of
 from unipetl.reproduction.small_tasks import PRONOUNCE, SST2, small_tasks
 
@@ -116,6 +116,12 @@ def test_a_rate_that_failed_is_an_end_beyond_which_nothing_is_tried():
     assert rates.beyond({0.01: 3.0, 0.03: 4.0}, [0.01, 0.03]) == 0.1
     assert rates.beyond({0.01: 5.0, 0.03: 4.0}, [0.01, 0.03]) == 0.003
     assert rates.beyond({0.01: 1.0, 0.03: 4.0, 0.1: 3.0}, [0.01, 0.03, 0.1]) is None
+
+
+def test_no_probability_is_said_to_be_zero():
+    assert [p_text(one) for one in (0.0, 0.00049, 0.0005, 0.0449, 1.0)] == [
+        "< 0.001", "< 0.001", "0.001", "0.045", "1.000",
+    ]  # fmt: skip
 
 
 def test_the_same_study_goes_on_and_runs_nothing_twice(study, trained, tmp_path):

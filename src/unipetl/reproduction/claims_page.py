@@ -127,6 +127,11 @@ def interval_text(one: Difference) -> str:
     return f"{one.mean:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
 
 
+def p_text(p: float) -> str:
+    """Return a probability with three digits; one that would be 0.000 is said to be less than 0.001."""
+    return "< 0.001" if p < 5e-4 else f"{p:.3f}"
+
+
 def _summary(judged: tuple[Judged, ...]) -> str:
     tasks = list(dict.fromkeys(one.task for one in judged))
     lines = ["| claim | the paper | " + " | ".join(tasks) + " |", "|---|---|" + "---|" * len(tasks)]
@@ -144,7 +149,9 @@ def _cell(one: Judged) -> str:
     said = WORDS[one.verdict] + (", sure" if one.sure else "")
     if one.difference:
         said += f"; {interval_text(one.difference)}"
-    return said if one.p_holm is None else f"{said}; p {one.p:.3f}, Holm {one.p_holm:.3f}"
+    if one.p is None or one.p_holm is None:
+        return said
+    return f"{said}; p {p_text(one.p)}, Holm {p_text(one.p_holm)}"
 
 
 def _pairs(judged: tuple[Judged, ...]) -> str:
@@ -153,7 +160,7 @@ def _pairs(judged: tuple[Judged, ...]) -> str:
         "|---|---|---|---|---|---:|---:|",
     ]
     lines += [
-        f"| {one.claim.key} | {one.task} | {first} | {second} | {interval_text(gap)} | {gap.p:.3f} | {gap.seeds} |"
+        f"| {one.claim.key} | {one.task} | {first} | {second} | {interval_text(gap)} | {p_text(gap.p)} | {gap.seeds} |"
         for one in judged
         for (first, second), gap in one.pairs
     ]
