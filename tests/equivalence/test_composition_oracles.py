@@ -121,10 +121,11 @@ class Chain:
 
 
 @pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("first", ["adapter(rank=3, at=both)", "parallel_adapter(rank=3, at=both)"])
 @pytest.mark.parametrize("family", ORACLE_FAMILIES)
-def test_stacked_attachments_see_each_other_in_the_order_of_stacking(family: str, backwards: bool) -> None:
+def test_stacked_attachments_see_each_other_in_the_order_of_stacking(family: str, first: str, backwards: bool) -> None:
     one = case(family)
-    texts = {"first": "prefix_tuning(length=2, mlp=none) + adapter(rank=3, at=both)", "second": "adapter(rank=2)"}
+    texts = {"first": f"prefix_tuning(length=2, mlp=none) + {first}", "second": "adapter(rank=2)"}
     bare = one.run()
     changes = {}
     try:

@@ -53,7 +53,7 @@ def test_twenty_folds_do_not_drift():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("family", ["bert", "mbart", "llama"])
+@pytest.mark.parametrize("family", ["bert", "bart", "mbart", "llama"])
 def test_stacked_attachments_fold_together_and_in_parts(family):
     first = "lora(rank=2, at=all) + parallel_adapter(rank=2, activation=model)"
     call = batch(build(family, dtype=torch.float64))

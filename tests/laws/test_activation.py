@@ -111,10 +111,11 @@ def test_two_prompts_stand_side_by_side(name):
 
 
 @EACH_FAMILY
-def test_the_order_of_stacking(family):
+@pytest.mark.parametrize(("first", "second"), [("pfeiffer", "pfeiffer"), ("parallel_adapter", "adapter")])
+def test_the_order_of_stacking(family, first, second):
     model = fresh(family)
-    scatter(unipetl.attach(model, "pfeiffer(rank=2)", name="a", train_head=False))
-    scatter(unipetl.attach(model, "pfeiffer(rank=3)", name="b", train_head=False), seed=1)
+    scatter(unipetl.attach(model, f"{first}(rank=2)", name="a", train_head=False))
+    scatter(unipetl.attach(model, f"{second}(rank=3)", name="b", train_head=False), seed=1)
     wanted = outputs(model, batch(model))
     assert [one.name for one in unipetl.attachments(model)] == ["a", "b"]
     unipetl.activate(model, ["b", "a"])
@@ -123,7 +124,7 @@ def test_the_order_of_stacking(family):
     same(outputs(model, batch(model)), wanted, "the first order again")
     unipetl.detach(model, "a")
     alone = fresh(family)
-    scatter(unipetl.attach(alone, "pfeiffer(rank=3)", name="b", train_head=False), seed=1)
+    scatter(unipetl.attach(alone, f"{second}(rank=3)", name="b", train_head=False), seed=1)
     same(outputs(model, batch(model)), outputs(alone, batch(alone)), "what is left after detaching one")
 
 

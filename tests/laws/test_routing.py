@@ -63,9 +63,10 @@ def test_a_mix_of_stacks(family):
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_order_of_stacking_is_the_row_s(family, order):
     model = fresh(family)
-    names = attach_all(model, ["pfeiffer(rank=2)", "pfeiffer(rank=2)", "houlsby(rank=1)"], train_head=False)
-    rows = [names[::order], names[::-order], names[:2], names[1::-1], names[2]]
-    routes_rows_alone(model, rows, batch(model, rows=5, labels=False), atol=exactness(family))
+    texts = ["pfeiffer(rank=2)", "pfeiffer(rank=2)", "houlsby(rank=1)", "parallel_adapter(rank=2)"]
+    names = attach_all(model, texts, train_head=False)
+    rows = [names[::order], names[::-order], names[:2], names[1::-1], names[2], names[3], [names[3], names[0]]]
+    routes_rows_alone(model, rows, batch(model, rows=len(rows), labels=False), atol=exactness(family))
 
 
 @EACH_FAMILY
@@ -166,7 +167,7 @@ def _first(values, rows):
 
 def test_planted_levels_in_another_order(monkeypatch):
     real = routing._groups
-    monkeypatch.setattr(routing, "_groups", lambda names, used: real(names[::-1], used))
+    monkeypatch.setattr(routing, "_groups", lambda names, *rest: real(names[::-1], *rest))
     model, names = bert(["pfeiffer(rank=2)", "pfeiffer(rank=2)"], train_head=False)
     with broken("rows routed together"):
         routes_rows_alone(model, [names, names[::-1]], batch(model, labels=False))

@@ -27,6 +27,7 @@ from unipetl.forms import HeadAttention, Heads, Prompt
 from unipetl.forms.head_attention import HeadAttentionDelta
 from unipetl.insertion import Parallel, Sequential
 from unipetl.planning import Placement
+from unipetl.planning.joints import joint, read_above
 from unipetl.representation import rank
 
 
@@ -42,13 +43,14 @@ def install(model: nn.Module, state: State) -> None:
         return
     hooks = Hooks(model)
     ports = Ports(model, hooks)
+    above = read_above([record.plan for record in active])
     for number, record in enumerate(active):
         for one in record.plan.placements:
             form = one.modification.form
             if isinstance(form, HeadAttention):
                 add_heads(model, ports, one, HeadItem(record.changes[one.key]))
             elif not isinstance(form, Prompt):
-                add_change(model, ports, one, Item(record.changes[one.key]), number)
+                add_change(model, ports, one, Item(record.changes[one.key]), number, joint(one, above[number]))
     ports.install()
     install_prompts(model, hooks, active)
     install_stack_hooks(model, hooks, active)
@@ -120,17 +122,22 @@ class Ports:
 
 
 def add_change(
-    model: nn.Module, ports: Ports, one: Placement, item: Item, level: int, make: type[Step] = Step, **step: Any
+    model: nn.Module,
+    ports: Ports,
+    one: Placement,
+    item: Item,
+    level: int,
+    port: Port,
+    make: type[Step] = Step,
+    **step: Any,
 ) -> None:
-    """Put a change where its placement says; those of one ``level`` at one place read the same h."""
+    """Let a change join at ``port``; those of one ``level`` at one place read the same h."""
     site, insertion = one.site, one.modification.insertion
-    port = site.value
     if site.representation == "embedding" and isinstance(model.get_submodule(site.owner), nn.modules.conv._ConvNd):
         ports.convolutions.add(site.owner)
     if site.stacked is not None:
         ports.stacked |= {end.module for end in (site.value, site.normed) if end is not None}
     if isinstance(insertion, Parallel):
-        port = site.join
         reads = site.residual if insertion.reads == "residual" else site.normed
         assert reads is not None
         if (reads.module, reads.side, port.side) == (port.module, "input", "output"):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unipetl.architectures import join_path
+from unipetl.architectures import Port, join_path
 from unipetl.architectures.embeddings import token_embedding
 from unipetl.attaching.attachment import refuse_shared
 from unipetl.attaching.grouped import Group, GroupHead, GroupItem, RowStep, packed
@@ -31,6 +31,7 @@ from unipetl.attaching.state import Record, State, parked_beside, stack_of, stat
 from unipetl.errors import AttachError
 from unipetl.forms import HeadAttention, Prompt
 from unipetl.planning import Placement
+from unipetl.planning.joints import Read, joint, read_above
 from unipetl.planning.own import CHILD, own_modules
 
 Names = Sequence[str | Sequence[str] | None]
@@ -78,14 +79,16 @@ class Routing:
         _route_own(model, hooks, rows, own, used)  # first, so that what stands before a forward stands before this
         ports = Ports(model, hooks)
         heads: dict[str, tuple[Placement, list[GroupHead]]] = {}
+        above = [read_above([used[name].plan for name in stack]) for stack in self.stacks]
         for level in range(max((len(stack) for stack in self.stacks), default=0)):
             names = [stack[level] if level < len(stack) else None for stack in self.stacks]
-            for one, group in _groups(names, used):
+            reads = [one[level] if level < len(one) else frozenset() for one in above]
+            for one, group, port in _groups(names, reads, used):
                 if isinstance(one.modification.form, Prompt):
                     continue
                 if not isinstance(one.modification.form, HeadAttention):
                     item = GroupItem(group.changes[0], group=group)
-                    add_change(model, ports, one, item, level, RowStep, rows=rows)
+                    add_change(model, ports, one, item, level, port, RowStep, rows=rows)
                     continue
                 head = GroupHead(group.changes[0], group=group)
                 if head.gated and not head.has_query:
@@ -212,18 +215,21 @@ def _stacks(model: nn.Module, names: Names) -> tuple[tuple[str, ...], ...]:
     return tuple(stacks)
 
 
-def _groups(names: Sequence[str | None], used: dict[str, Record]) -> list[tuple[Placement, Group]]:
-    """Return the changes of one level, those of one structure at one place together, in the order of each method."""
-    rows: dict[object, tuple[Placement, list[int], list[Change]]] = {}
+def _groups(
+    names: Sequence[str | None], above: Sequence[Read], used: dict[str, Record]
+) -> list[tuple[Placement, Group, Port]]:
+    """Return the changes of one level, those of one structure at one joint together, in the order of each method."""
+    rows: dict[object, tuple[Placement, list[int], list[Change], Port]] = {}
     for row, name in enumerate(names):
         if name is None:
             continue
         record = used[name]
         for one, key in zip(record.plan.placements, record.structures, strict=True):
-            _, members, changes = rows.setdefault(key, (one, [], []))
+            port = joint(one, above[row])
+            _, members, changes, _ = rows.setdefault((key, port), (one, [], [], port))
             members.append(row)
             changes.append(record.changes[one.key])
-    return [(one, Group(len(names), tuple(members), tuple(found))) for one, members, found in rows.values()]
+    return [(one, Group(len(names), tuple(members), tuple(found)), port) for one, members, found, port in rows.values()]
 
 
 def own_values(

@@ -12,7 +12,7 @@ ever held in full precision.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -258,7 +258,7 @@ def _of_expert(ops: Sequence[Op], expert: int) -> list[Op]:
         if delta is not None:
             change = Change(op.change.modification, delta)
             change.scale = op.change.scale
-            found.append(Op(op.record, op.placement, change))
+            found.append(replace(op, change=change))
     return found
 
 

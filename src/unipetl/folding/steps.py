@@ -21,6 +21,7 @@ from unipetl.composition import Add, Multiply
 from unipetl.forms import Bottleneck, HeadAttention, LowRank, Prompt, Rescale
 from unipetl.insertion import Parallel, Sequential
 from unipetl.planning import Placement
+from unipetl.planning.joints import joint, read_above
 from unipetl.representation import rank
 
 Kind = Literal["factor", "linear", "bottleneck", "heads", "prompt", "other"]
@@ -28,11 +29,12 @@ Kind = Literal["factor", "linear", "bottleneck", "heads", "prompt", "other"]
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """One change at one place."""
+    """One change at one place; ``port`` is where it joins h."""
 
     record: Record
     placement: Placement
     change: Change
+    port: Port
 
     @property
     def representation(self) -> str:
@@ -43,11 +45,6 @@ class Op:
     def parallel(self) -> bool:
         """Whether it reads the sub-layer's input."""
         return isinstance(self.placement.modification.insertion, Parallel)
-
-    @property
-    def port(self) -> Port:
-        """Where it joins h."""
-        return self.placement.site.join if self.parallel else self.placement.site.value
 
     @property
     def reads_h(self) -> bool:
@@ -113,7 +110,12 @@ class Order:
 
 def order_of(records: Sequence[Record]) -> Order:
     """Return the steps of ``records``, the active attachments in the order of stacking."""
-    ops = tuple(Op(record, one, record.changes[one.key]) for record in records for one in record.plan.placements)
+    above = read_above([record.plan for record in records])
+    ops = tuple(
+        Op(record, one, record.changes[one.key], joint(one, read))
+        for record, read in zip(records, above, strict=True)
+        for one in record.plan.placements
+    )
     steps: list[Step] = []
     for op in ops:
         if op.kind in ("heads", "prompt"):

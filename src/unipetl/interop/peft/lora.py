@@ -35,6 +35,7 @@ from unipetl.interop.peft.names import (
 )
 from unipetl.interop.wanted import Wanted, modifications_of
 from unipetl.method import Modification
+from unipetl.planning.joints import joint
 from unipetl.representation import PROJECTIONS
 
 REFUSED = {
@@ -237,7 +238,7 @@ def write(
     grouped: dict[str, list[Op]] = {}
     inside: list[Op] = []
     for one in record.plan.placements:
-        op = Op(record, one, record.changes[one.key])
+        op = Op(record, one, record.changes[one.key], joint(one, ()))
         if one.site.stacked is not None:
             inside.append(op)
             continue
