@@ -163,7 +163,7 @@ class Method(BaseModel):
         """
         try:
             data = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             raise NotationError(f"method: this is not YAML: {error}") from None
         return cls.from_plain(data)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 import unipetl
 from unipetl import axis
 from unipetl.errors import CorruptFileError, MismatchError, StorageError
+from unipetl.files import from_json
 from unipetl.forms import FORMS, Form
 from unipetl.method import Method
 from unipetl.saved_tensors import content
@@ -133,7 +134,7 @@ def _check_meaning(description: Mapping[str, Any], written: str | None, tensors_
 
 def _read_description(path: Path, text: bytes) -> dict[str, Any]:
     try:
-        data = json.loads(text.decode())
+        data = from_json(text.decode())
     except ValueError as error:
         raise CorruptFileError(f"{str(path)!r} is no readable JSON: {error}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import xxhash
 from torch import Tensor
 
 from unipetl.errors import CorruptFileError
-from unipetl.files import sha256, xxh128
+from unipetl.files import from_json, sha256, xxh128
 
 #: Size up to which a file is read at one glance, in bytes.
 _AT_ONCE = 64 << 20
@@ -103,6 +102,8 @@ def _seen(data: npt.NDArray[np.uint8], short: str) -> Content | None:
     try:
         start, header = _header(data)
         said, values = header.pop("__metadata__", {}), torch.from_numpy(data[start:])
+        if not _side_by_side(header.values(), len(values)):
+            return None
         tensors = {
             key: values[slice(*one["data_offsets"])].view(_TYPES[one["dtype"]]).view(one["shape"])
             for key, one in sorted(header.items())
@@ -114,10 +115,20 @@ def _seen(data: npt.NDArray[np.uint8], short: str) -> Content | None:
         return None
 
 
+def _side_by_side(described: Iterable[Mapping[str, Any]], size: int) -> bool:
+    """Say whether tensors lie one after the other, with nothing between, before or after them."""
+    end = 0
+    for begin, after, shape in sorted((*one["data_offsets"], one["shape"]) for one in described):
+        if begin != end or after < begin or min(shape, default=0) < 0:
+            return False
+        end = after
+    return end == size
+
+
 def _header(data: npt.NDArray[np.uint8]) -> tuple[int, dict[str, Any]]:
     """Return where a safetensors file's values begin, and its header."""
     start = 8 + int.from_bytes(data[:8].tobytes(), "little")
-    return start, json.loads(data[8:start].tobytes())
+    return start, from_json(data[8:start].tobytes())
 
 
 def _finite(tensors: Iterable[Tensor]) -> bool:

@@ -273,7 +273,9 @@ def _refuse_other_base(model: nn.Module, saved: Saved, name: str) -> None:
     record = state_of(model).find(name)
     base: dict[str, Any] = saved.description["base"]
     found = fingerprint(model, record)
-    for part, words in (("structure", "parameters of other names or shapes"), ("weights", "other weights")):
+    half = any(one.dtype == torch.float16 for one in model.parameters())
+    rounded = " (in float16 the same ones are not recognised)" if half else ""
+    for part, words in (("structure", "parameters of other names or shapes"), ("weights", f"other weights{rounded}")):
         if found[part] != base.get(part):
             raise MismatchError(
                 f"{str(saved.path)!r} was trained on another base: this {record.plan.model_class} has {words} "

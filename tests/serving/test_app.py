@@ -309,7 +309,7 @@ async def test_attachments_come_and_go_while_requests_are_answered(tmp_path, cla
         assert (await client.put(f"/v1/attachments/{quote(odd)}", json={"path": "plain"})).status_code == 201
         assert (await classify(client, odd, "w1"))[0]["label"] in ("bad", "good")
         assert (await client.delete(f"/v1/attachments/{quote(odd)}")).status_code == 204
-        for wrong in ("%00", "a%7Fb", "a%E2%80%8Bb"):
+        for wrong in ("%00", "a%7Fb", "a%E2%80%8Bb", "%ff%fe", "%2e%2e", "x" * 101):
             answer = await client.put(f"/v1/attachments/{wrong}", json={"path": "plain"})
             assert told(answer, 422)
         assert "already" in told(await client.post("/v1/attachments/two", json={"path": "lora"}), 409)

@@ -84,6 +84,12 @@ def header(data, change):
         lambda data: header(data, lambda said: said["a"].update(shape=[9])),
         lambda data: header(data, lambda said: said.update(a=None)),
         lambda data: header(data, lambda said: said["a"].pop("dtype")),
+        lambda data: header(
+            data, lambda said: (said["a"].update(data_offsets=[0, 4]), said["b"].update(data_offsets=[0, 48]))
+        ),
+        lambda data: header(data, lambda said: said["b"].update(shape=[-1, 4])),
+        lambda data: data + bytes(4),
+        lambda data: (100_000).to_bytes(8, "little") + b"[" * 100_000,
     ],
 )
 def test_a_damaged_file_is_one_error_even_if_its_checksum_is_right(tmp_path, damage):

@@ -107,7 +107,7 @@ def attach(
     """
     state = state_of(model)
     state.refuse_while_routed("attach()")
-    if not name or not name.isprintable():
+    if not (isinstance(name, str) and name and name.isprintable()):  # type: ignore[redundant-expr]
         raise AttachError(f"name: expected printable text, found {name!r}.")
     if name in state.records:
         raise AttachError(f"the model already has an attachment {name!r}; detach it first or choose another name.")

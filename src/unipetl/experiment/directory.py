@@ -24,7 +24,7 @@ from typing import Any
 
 from unipetl.errors import RecipeError, RunError
 from unipetl.experiment.recipe import Recipe, load_recipe
-from unipetl.files import write_text
+from unipetl.files import from_json, write_text
 from unipetl.saved import holds_attachment
 
 
@@ -134,7 +134,7 @@ class RunDirectory:
     def base_is_folder(self) -> bool | None:
         """Return whether the recipe's model was a folder when the run was made; None where that was not noted."""
         try:
-            noted = json.loads(self.environment.read_text(encoding="utf-8")).get("base_is_folder")
+            noted = from_json(self.environment.read_text(encoding="utf-8")).get("base_is_folder")
         except (OSError, ValueError, AttributeError):  # absent, damaged, or no object
             return None
         return noted if isinstance(noted, bool) else None
@@ -163,7 +163,7 @@ class RunDirectory:
         if not self.metrics.is_file():
             return None
         try:
-            data = json.loads(self.metrics.read_text(encoding="utf-8"))
+            data = from_json(self.metrics.read_text(encoding="utf-8"))
             return RunResult(path=self.path, **{one.name: _typed(data, one) for one in fields(RunResult)[1:]})
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise RunError(
@@ -227,7 +227,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     for line in text.split("\n"):  # texts may have other signs that end lines, which JSON leaves as they are
         try:
-            rows.append(json.loads(line))
+            rows.append(from_json(line))
         except ValueError:
             break
     return rows

@@ -11,7 +11,6 @@ cluster's network must be closed to others; nothing that is read from a run's fi
 from __future__ import annotations
 
 import importlib
-import json
 import shutil
 import tempfile
 import time
@@ -28,7 +27,7 @@ from unipetl.experiment.lock import alone
 from unipetl.experiment.pool import Outcome, Worker
 from unipetl.experiment.progress import silent
 from unipetl.experiment.worker import Spec
-from unipetl.files import write_atomically
+from unipetl.files import from_json, write_atomically
 
 #: How often a run is tried again whose worker or node was lost.
 RETRIES = 3
@@ -92,7 +91,7 @@ def work(path: str, text: str, version: str) -> Done:
     if version != unipetl.__version__:
         said = f"this node has unipetl {unipetl.__version__}, and the comparison is made with {version}."
         return Done(Outcome("RunError", said))
-    spec, there = Spec(**json.loads(text)), Path(path)
+    spec, there = Spec(**from_json(text)), Path(path)
     if there.is_file() and there.read_text(encoding="utf-8") == text:
         absolute = replace(spec, directory=str(_beside(there, spec.directory)), errors=str(_beside(there, spec.errors)))
         return Done(_run(absolute, there.with_name(f".{there.name}")))
@@ -159,7 +158,7 @@ def _outcome(ray: ModuleType, ended: Any, path: Path) -> Outcome:
     except ray.exceptions.RayError as error:  # its worker was lost once too often, or its node has no unipetl
         first = next(iter(str(error).strip().splitlines()), "")
         return Outcome(type(error).__name__, f"the run was tried {RETRIES + 1} times on the cluster: {first}")
-    spec = Spec(**json.loads(path.read_text(encoding="utf-8")))
+    spec = Spec(**from_json(path.read_text(encoding="utf-8")))
     if done.errors:
         Path(spec.errors).write_text(done.errors, encoding="utf-8")
     if done.files is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unipetl.experiment.progress import Progress
+from unipetl.files import from_json
 
 PATIENCE = 5.0  # seconds between asking a process to end and ending it
 
@@ -56,7 +56,7 @@ class Worker:
             process.stdin.flush()
         for line in process.stdout:
             try:
-                event = json.loads(line)
+                event = from_json(line)
             except ValueError:  # a process that was killed while it wrote
                 continue
             if "error" in event:

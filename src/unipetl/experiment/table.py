@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from typing import Any
 from unipetl.errors import RunError
 from unipetl.experiment.directory import RunDirectory, RunResult, write_json
 from unipetl.experiment.grid import Cell, ComparePlan, load_plan
-from unipetl.files import write_text
+from unipetl.files import from_json, write_text
 
 #: Why a run whose score is no number has no place in a mean.
 DIVERGED = "its score is not a number; the training diverged, a lower learning rate may help"
@@ -161,7 +160,7 @@ def why(run: Path) -> tuple[str, str] | None:
     if not file.is_file():
         return None
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = from_json(file.read_text(encoding="utf-8"))
         return str(data["error"]), str(data["message"])
     except (ValueError, KeyError, TypeError):
         return "RunError", f"{str(file)!r} is damaged"

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from unipetl.errors import PetlError
+from unipetl.files import from_json
 
 #: A fork inherits the imports; elsewhere than on Linux system libraries may not survive one.
 FORKS = sys.platform == "linux"
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(path: Path, events: TextIO) -> int:
-    spec = Spec(**json.loads(path.read_text(encoding="utf-8")))
+    spec = Spec(**from_json(path.read_text(encoding="utf-8")))
     errors = Path(spec.errors)
     with errors.open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 2)

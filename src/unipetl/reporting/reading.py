@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from unipetl.experiment.directory import RunDirectory, read_lines
 from unipetl.experiment.grid import load_plan
 from unipetl.experiment.recipe import Recipe
 from unipetl.experiment.table import DIVERGED, Failure, finite, why
+from unipetl.files import from_json
 from unipetl.reporting import searches
 from unipetl.reporting.experiments import Column, Experiment, Found, Run, Source
 from unipetl.reporting.sheets import Sheet
@@ -174,7 +174,7 @@ def _no_runs(folder: Path) -> str:
 def _json(path: Path) -> Mapping[str, Any] | None:
     """Return a file's JSON object; None where there is none, since a report also shows what is damaged around it."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return data if isinstance(data, dict) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import yaml
 from unipetl.errors import RunError
 from unipetl.experiment.directory import write_json
 from unipetl.experiment.grid import ComparePlan
-from unipetl.files import write_text
+from unipetl.files import from_json, write_text
 from unipetl.method import Method
 from unipetl.search import study as memory
 from unipetl.search.definition import Search
@@ -113,7 +112,7 @@ def read_result(folder: Path) -> SearchResult:
     """
     path = folder / RESULT
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = from_json(path.read_text(encoding="utf-8"))
         if not isinstance(data, dict):
             raise TypeError(f"expected an object, found {type(data).__name__}")
         tried = tuple(Tried(**{**one, "runs": tuple(one["runs"])}) for one in data.pop("tried"))

@@ -24,6 +24,9 @@ from unipetl.tasks import Prepared, Task, get_task
 from unipetl.tasks.loading import loading
 from unipetl.tasks.text_models import load_tokenizer
 
+#: Characters of a name.
+LONGEST_NAME = 100
+
 
 @dataclass(frozen=True)
 class Source:
@@ -34,11 +37,15 @@ class Source:
 
     @staticmethod
     def parse(text: str) -> Source:
-        """Read ``NAME=PATH``, or ``PATH``, which is then called by its last part."""
-        name, found, path = text.partition("=")
-        if found and "/" not in name and not Path(text).exists():
-            return Source(name, Path(path))
+        """Read ``NAME=PATH``, or ``PATH``, which is then called by its last part.
+
+        With several signs of equality the first counts that has a path behind it that exists.
+        """
         whole = Path(text)
+        splits = [(text[:place], text[place + 1 :]) for place, sign in enumerate(text) if sign == "="]
+        named = [Source(name, Path(path)) for name, path in splits if "/" not in name]
+        if named and not whole.exists():
+            return next((one for one in named if one.path.exists()), named[0])
         name = whole.resolve().name
         if name.startswith("seed-"):
             name = f"{whole.resolve().parent.name}-{name}"
@@ -96,8 +103,7 @@ class Opener:
         Raises:
             ServingError, RunError, StorageError: there is nothing to serve, or it is damaged.
         """
-        if not source.name or not source.name.isprintable() or "/" in source.name:
-            raise ServingError(f"name {source.name!r}: expected printable text without '/'; give NAME=PATH.")
+        _check_name(source.name)
         if source.is_attachment:
             return self._attachment(source)
         return self._run(source)
@@ -147,6 +153,16 @@ class Opener:
         task = (self._tasks.get(recipe.task) or get_task(recipe.task)).configure(recipe.options)
         with self.drawing:
             return prepare(few_examples(recipe, task, evaluation_limit=2), seed, task)
+
+
+def _check_name(name: str) -> None:
+    """Raise unless a name can stand in an address; one with U+FFFD was not UTF-8 there, and may be any other."""
+    fits = name.isprintable() and "/" not in name and "\N{REPLACEMENT CHARACTER}" not in name
+    if not fits or name in ("", ".", "..") or len(name) > LONGEST_NAME:
+        raise ServingError(
+            f"name {name[: LONGEST_NAME + 1]!r}: expected printable text without '/', of at most {LONGEST_NAME} "
+            "characters, and not '.' or '..'; on the command line a source is named by NAME=PATH."
+        )
 
 
 def load_base(name: str, model_class: str | None, saved: Saved | None = None) -> tuple[PreTrainedModel, Reader]:

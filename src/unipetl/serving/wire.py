@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
+from unipetl.serving.source import LONGEST_NAME
+
 
 def _whole(value: Any) -> Any:
     """Take 6.0 for 6, as JSON does."""
@@ -25,12 +27,18 @@ Inputs = Annotated[
     Field(description="One text, or several. A classifier of pairs reads two texts with a tab between them."),
 ]
 AttachmentName = Annotated[
-    str | None, Field(description="The name of an attachment; null (or left out) for the bare model.")
+    str | None,
+    Field(max_length=LONGEST_NAME, description="The name of an attachment; null (or left out) for the bare model."),
 ]
-Name = Annotated[str, Field(min_length=1, max_length=100)]
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 NewName = Annotated[
     str,
-    Field(min_length=1, max_length=100, pattern=r"^[^/\x00-\x1f\x7f]+$", description="Printable text without '/'."),
+    Field(
+        min_length=1,
+        max_length=LONGEST_NAME,
+        pattern=r"^[^/\x00-\x1f\x7f\ufffd]+$",
+        description="Printable text without '/'.",
+    ),
 ]
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, final
 import torch
 
 from unipetl.errors import TaskError
+from unipetl.files import from_json
 
 FILE = "alphabet.json"
 
@@ -103,7 +104,7 @@ class Alphabet:
         """
         path = Path(folder) / FILE
         try:
-            plain = json.loads(path.read_text(encoding="utf-8"))
+            plain = from_json(path.read_text(encoding="utf-8"))
             return cls(letters=plain["letters"], phonemes=plain["phonemes"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise TaskError(f"cannot read an alphabet from {str(path)!r}: {error}.") from error

@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from unipetl.errors import DownloadError
+from unipetl.files import from_json
 from unipetl.tasks.packages import PACKAGES, Package, package
 
 MANIFEST = "manifest.json"
@@ -106,7 +107,7 @@ def state(one: Package) -> State:
     if not folder.exists():
         return "absent"
     try:
-        written = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        written = from_json((folder / MANIFEST).read_text(encoding="utf-8"))
         same = written["archive"] == one.sha256 and set(written["files"]) == set(one.members.values())
         whole = same and all(_sha256(folder / name) == digest for name, digest in written["files"].items())
     except (OSError, ValueError, KeyError, TypeError):

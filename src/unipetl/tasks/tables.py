@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from unipetl.errors import TaskError
+from unipetl.files import from_json
 from unipetl.tasks.rows import Rows
 
 #: Ending -> how it is read.
@@ -90,16 +90,16 @@ def _objects(file: Path) -> Iterator[Line]:
     for number, line in _text_lines(file):
         if line.strip():
             try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
+                value = from_json(line)
+            except ValueError as error:
                 raise TaskError(f"{file}, line {number}: this is not JSON: {error}.") from error
             yield number, _object(value, f"{file}, line {number}")
 
 
 def _list(file: Path) -> Iterator[Line]:
     try:
-        values = json.loads("".join(line for _, line in _text_lines(file)))
-    except (ValueError, RecursionError) as error:
+        values = from_json("".join(line for _, line in _text_lines(file)))
+    except ValueError as error:
         raise TaskError(f"{file}: this is not JSON: {error}.") from error
     for number, value in enumerate(values, start=1):
         yield number, _object(value, f"{file}, element {number}")

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from unipetl.files import write_text
+from unipetl.files import from_json, write_text
 from unipetl.testing.coverage import METHODS, check_type, model_types
 
 #: The groups that the summary counts: a type passes one if every method of it is ``ok``.
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=int, default=300, help="for one model type (default: 300)")
     options = parser.parse_args(arguments)
     path = options.folder / "coverage.json"
-    known = json.loads(path.read_text(encoding="utf-8"))["types"] if path.exists() else {}
+    known = from_json(path.read_text(encoding="utf-8"))["types"] if path.exists() else {}
     wanted = options.types.split(",") if options.types else model_types()
     methods = {name: METHODS[name] for name in options.methods.split(",")} if options.methods else dict(METHODS)
     jobs = [(name, methods, options.seconds) for name in wanted]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from unipetl.errors import InteropError
-from unipetl.files import write_atomically, write_text
+from unipetl.files import from_json, write_atomically, write_text
 
 CONFIG, TENSORS, PICKLE = "adapter_config.json", "adapter.safetensors", "pytorch_adapter.bin"
 HEAD_CONFIG, HEAD_TENSORS, HEAD_PICKLE = "head_config.json", "model_head.safetensors", "pytorch_model_head.bin"
@@ -104,7 +104,7 @@ def write_head(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Te
 
 def _part(folder: Path, config: str, tensors: str, pickled: str) -> Part:
     try:
-        settings = json.loads((folder / config).read_text(encoding="utf-8"))
+        settings = from_json((folder / config).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InteropError(f"{str(folder / config)!r} is no readable JSON: {error}.") from error
     if not isinstance(settings, dict):

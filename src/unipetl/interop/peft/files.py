@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from unipetl.errors import InteropError, StorageError
-from unipetl.files import write_atomically, write_text
+from unipetl.files import from_json, write_atomically, write_text
 
 CONFIG = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
@@ -71,7 +71,7 @@ def read(path: str | Path) -> Folder:
     if not (folder / CONFIG).is_file():
         raise InteropError(f"{str(folder)!r} is no PEFT folder: it has no {CONFIG}.")
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = from_json((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InteropError(f"{str(folder / CONFIG)!r} is no readable JSON: {error}.") from error
     if not isinstance(config, dict):
