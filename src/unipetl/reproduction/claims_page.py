@@ -169,8 +169,8 @@ def _pairs(judged: tuple[Judged, ...]) -> str:
 
 def _setting(found: Findings) -> str:
     lines = [
-        "| task | for | training examples | steps | test examples | main budget | tiny budget |",
-        "|---|---|---|---|---|---|---|",
+        "| task | for | training examples | steps | test examples | main and tiny budget |",
+        "|---|---|---|---|---|---|",
     ]
     by_name: dict[str, SmallTask] = {task.name: task for task in TASKS}
     for name, part in found.plan.tasks.items():
@@ -178,7 +178,7 @@ def _setting(found: Findings) -> str:
         shares = SHARES[kind]
         lines.append(
             f"| {name} | {kind} | {part.limit:,} | {found.steps.get(name, '-')} | {part.evaluation_limit or 'all'} "
-            f"| {shares.main:.1%} | {shares.tiny:.1%} ({shares.source}) |"
+            f"| {shares.main:.1%} and {shares.tiny:.1%} ({shares.source}) |"
         )
     seeds = ", ".join(map(str, found.plan.seeds))
     lines += [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -25,6 +26,7 @@ from unipetl.serving.source import Source
 from unipetl.serving.writing import Asked, key_of, settings_for
 
 T = TypeVar("T")
+logger = logging.getLogger("unipetl.serving")
 _ENDPOINT = {"classify": "/v1/classify", "generate": "/v1/generate", "embed": "/v1/embed"}
 
 
@@ -187,8 +189,9 @@ class Service:
 
     def _ended(self, begun: asyncio.Task[tuple[Served, bool]]) -> None:
         self._begun.discard(begun)
-        if not begun.cancelled():
-            begun.exception()  # where nobody waited, nobody is told
+        error = None if begun.cancelled() else begun.exception()
+        if error is not None and not isinstance(error, RefusedError):  # it may be that nobody waits for it
+            logger.error("an attachment could not be loaded", exc_info=error)
 
     async def unload(self, name: str) -> None:
         """Serve an attachment no more; requests that were accepted before are still answered.
