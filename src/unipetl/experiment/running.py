@@ -136,7 +136,7 @@ class _Run:
     def _begun(self, prepared: Prepared, plan: Plan | None) -> Iterator[None]:
         """Write the first files, and say what transformers finds wrong only while it works.
 
-        A new run that it gives up before the first checkpoint leaves nothing, so that mended arguments may follow.
+        A new run that is given up before the first checkpoint leaves nothing, so that mended arguments may follow.
         """
         new = not self.files.recipe.exists()
         self.files.claim(self.recipe, self.seed)
@@ -147,12 +147,12 @@ class _Run:
             write_json(self.files.plan, {**plan.to_dict(), "head": list(plan.head)})
         try:
             yield
-        except PetlError:
-            raise
-        except (ValueError, KeyError, ImportError) as error:
+        except (PetlError, ValueError, KeyError, ImportError) as error:
             if new and last_checkpoint(self.files.checkpoints) is None:
                 self.files.empty()
                 self.files.recipe.unlink()
+            if isinstance(error, PetlError):
+                raise
             why = error.args[0] if isinstance(error, KeyError) and error.args else error  # a KeyError quotes itself
             raise RunError(f"training: transformers gave up with {type(error).__name__}: {why}") from error
 

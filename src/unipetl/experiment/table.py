@@ -29,7 +29,7 @@ class Row:
         scores: the task's metric by seed, of the runs that are done.
         mean, std: of the scores; the standard deviation is that of a sample, and None for fewer than two.
         train_seconds: the mean over seeds; ``peak_memory_bytes`` the highest.
-        diverged: the seeds of runs that have a score and whose loss is no number; see [unipetl.experiment.divergence][].
+        diverged: the seeds of runs that have a score and whose loss is no number.
     """
 
     label: str
