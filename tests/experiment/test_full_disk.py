@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from experiment.toy_task import parity
+from unipetl.errors import StorageError
 from unipetl.experiment import Recipe, run, running
 
 TRAINING = {"max_steps": 6, "per_device_train_batch_size": 4, "save_steps": 2, "use_cpu": True}
@@ -27,6 +28,44 @@ def test_a_full_disk_ends_the_run_and_a_later_one_finishes_it(tmp_path, monkeypa
     assert not (tmp_path / "run" / "metrics.json").exists(), "a run without metrics is not done"
     again = run(RECIPE, 0, tmp_path / "run", task=parity)
     assert again.score == run(RECIPE, 0, tmp_path / "other", task=parity).score
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[enforce fail at inline_container.cc:664] . unexpected pos 704 vs 598\nframe #0: c10::ThrowEnforceNotMet",
+        "PytorchStreamWriter failed writing file data/0: file write failed",
+    ],
+)
+@pytest.mark.parametrize("checkpoint", [1, 2])
+def test_what_pytorchs_writer_says_of_a_full_disk_is_a_clear_error(tmp_path, monkeypatch, said, checkpoint):
+    whole, count = torch.save, []
+
+    def save(*args, **named):
+        count.append(args)
+        if len(count) > 3 * (checkpoint - 1):  # optimizer, schedule and random states
+            raise RuntimeError(said)
+        whole(*args, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", save)
+        with pytest.raises(StorageError, match=r"cannot write a checkpoint in .*the disk is full") as caught:
+            run(RECIPE, 0, tmp_path / "run", task=parity)
+    assert said.splitlines()[0] in str(caught.value)
+    assert "frame" not in str(caught.value)
+    steps = []
+    again = run(RECIPE, 0, tmp_path / "run", task=parity, progress=lambda event: steps.append(event.step))
+    assert min(step for step in steps if step) == (1 if checkpoint == 1 else 3)
+    assert again.score == run(RECIPE, 0, tmp_path / "other", task=parity).score
+
+
+def test_another_error_while_a_checkpoint_is_written_stays_what_it_is(tmp_path, monkeypatch):
+    def save(*args, **named):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        run(RECIPE, 0, tmp_path / "run", task=parity)
 
 
 def test_a_checkpoint_that_the_disk_cut_off_is_passed_over(tmp_path, monkeypatch):

@@ -265,6 +265,14 @@ def test_what_transformers_refuses_while_it_works_is_said_and_leaves_nothing(tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_example_above_the_token_budget_leaves_nothing_that_refuses_the_mended_recipe(tmp_path):
+    folder = tmp_path / "made" / "run"
+    with pytest.raises(RunError, match="max_tokens_per_batch is 3, and the longest example alone has 8 tokens"):
+        run(recipe(training={**TRAINING, "max_tokens_per_batch": 3}), 0, folder, task=parity)
+    assert list(tmp_path.iterdir()) == []
+    assert run(recipe(training={**TRAINING, "max_tokens_per_batch": 32}), 0, folder, task=parity).steps == 6
+
+
 def test_what_a_refusal_leaves_of_an_older_run_is_all_of_it(tmp_path, monkeypatch):
     with pytest.raises(StopError):
         run(recipe(), 0, tmp_path, task=parity, progress=stop_after(4))

@@ -41,6 +41,7 @@ def test_where_names_are_numbers_a_number_is_a_name():
         (0.5, "found 0.5"),
         ("", "found ''"),
         (["a"], "found"),
+        ("neutral\ud800", r"line 2: character 8 of 'label' is '\\ud800', half of a surrogate pair"),
     ],
 )
 def test_another_label_is_named_with_its_line(value, message):
@@ -51,6 +52,14 @@ def test_another_label_is_named_with_its_line(value, message):
 def test_labels_are_found_in_the_examples():
     assert find_labels(rows("b", "a", "b"), "label") == ("a", "b")
     assert find_labels(rows("10", 9, "9"), "label") == ("9", "10")
+    assert find_labels(rows("2", "-10", "-9"), "label") == ("-10", "-9", "2")
+
+
+@pytest.mark.parametrize("odd", ["--5", "-", "5-", "9" * 5_000])
+def test_what_only_looks_like_a_number_is_a_name(odd):
+    names = find_labels(rows(odd, "3"), "label")
+    assert names == tuple(sorted([odd, "3"]))
+    assert read_labels(rows("3", odd), "label", names) == [names.index("3"), names.index(odd)]
 
 
 @pytest.mark.parametrize("values", [("a", "a"), tuple(map(str, range(1001)))])

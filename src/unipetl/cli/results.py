@@ -67,7 +67,7 @@ def show_comparison(found: Comparison) -> None:
                 row.parameters,
                 screen.percent(row.share),
                 row.paper_parameters,
-                f"{row.mean:.2f}" + ("" if row.std is None else f" ± {row.std:.2f}"),
+                row.score(),
                 len(row.scores),
                 duration(row.train_seconds),
                 f"{row.peak_memory_bytes / 1e6:,.0f} MB",
@@ -75,10 +75,19 @@ def show_comparison(found: Comparison) -> None:
             for row in table.rows
         ]
         screen.show_table(columns, rows, numbers=columns[1:])
+    _say_diverged(found)
     for one in found.failures:
         screen.say(f"failed: {one.task}, {one.label}, seed {one.seed}: {one.error}: {one.message}", style="red")
     if found.missing:
         screen.show(f"\nNot made yet: {screen.counted(found.missing, 'run')}.")
+
+
+def _say_diverged(found: Comparison) -> None:
+    from unipetl.experiment.divergence import MEANING
+
+    count = sum(len(row.diverged) for table in found.tables for row in table.rows)
+    if count:
+        screen.say(f"{screen.counted(count, 'run')} diverged. {MEANING}", style="yellow")
 
 
 def result_data(result: RunResult) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from unipetl.attaching import attach, attachments
 from unipetl.errors import PetlError, RunError
 from unipetl.experiment import arguments, surroundings
 from unipetl.experiment.directory import RunDirectory, RunResult, read_lines, write_json, write_lines
+from unipetl.experiment.divergence import loss_note
 from unipetl.experiment.lock import alone
 from unipetl.experiment.log import Log
 from unipetl.experiment.progress import Listener, Progress, silent
@@ -72,7 +73,8 @@ def run(
     if done is None:
         with alone(files.path):
             done = _Run(recipe, seed, files, chosen, listener, resume).whole()
-    listener(Progress("done", values={done.metric: done.score}))
+    note = loss_note(read_lines(files.log), done)
+    listener(Progress("done", values={done.metric: done.score}, note=note))
     return done
 
 
@@ -125,6 +127,7 @@ class _Run:
             evaluate_seconds=round(evaluate_seconds, 3),
             peak_memory_bytes=surroundings.peak_memory(),
         )
+        self._describe(prepared, loss_note(read_lines(self.files.log), result))
         write_json(self.files.metrics, result.to_dict())
         shutil.rmtree(self.files.checkpoints, ignore_errors=True)
         return result
@@ -133,28 +136,33 @@ class _Run:
     def _begun(self, prepared: Prepared, plan: Plan | None) -> Iterator[None]:
         """Write the first files, and say what transformers finds wrong only while it works.
 
-        A new run that it gives up before the first checkpoint leaves nothing, so that mended arguments may follow.
+        A new run that is given up before the first checkpoint leaves nothing, so that mended arguments may follow.
         """
         new = not self.files.recipe.exists()
         self.files.claim(self.recipe, self.seed)
         if not self.resume:
             self.files.empty()
-        told: dict[str, Any] = {"notes": list(prepared.notes), "metrics": dict(prepared.signatures)}
-        if self.recipe.model is not None:  # which a relative name does not tell by itself later
-            told["base_is_folder"] = Path(self.recipe.model).exists()
-        write_json(self.files.environment, {**surroundings.describe(self.seed), **told})
+        self._describe(prepared)
         if plan is not None:
             write_json(self.files.plan, {**plan.to_dict(), "head": list(plan.head)})
         try:
             yield
-        except PetlError:
-            raise
-        except (ValueError, KeyError, ImportError) as error:
+        except (PetlError, ValueError, KeyError, ImportError) as error:
             if new and last_checkpoint(self.files.checkpoints) is None:
                 self.files.empty()
                 self.files.recipe.unlink()
+            if isinstance(error, PetlError):
+                raise
             why = error.args[0] if isinstance(error, KeyError) and error.args else error  # a KeyError quotes itself
             raise RunError(f"training: transformers gave up with {type(error).__name__}: {why}") from error
+
+    def _describe(self, prepared: Prepared, *more: str) -> None:
+        """Write what the run works on, and its notes with those that are not empty of ``more``."""
+        notes = [*prepared.notes, *filter(None, more)]
+        told: dict[str, Any] = {"notes": notes, "metrics": dict(prepared.signatures)}
+        if self.recipe.model is not None:  # which a relative name does not tell by itself later
+            told["base_is_folder"] = Path(self.recipe.model).exists()
+        write_json(self.files.environment, {**surroundings.describe(self.seed), **told})
 
     def _attach(self, prepared: Prepared) -> Plan | None:
         method = self.recipe.parsed()

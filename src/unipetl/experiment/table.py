@@ -11,6 +11,7 @@ from typing import Any
 
 from unipetl.errors import RunError
 from unipetl.experiment.directory import RunDirectory, RunResult, write_json
+from unipetl.experiment.divergence import MEANING, diverged, mark
 from unipetl.experiment.grid import Cell, ComparePlan, load_plan
 from unipetl.files import from_json, write_text
 
@@ -28,6 +29,7 @@ class Row:
         scores: the task's metric by seed, of the runs that are done.
         mean, std: of the scores; the standard deviation is that of a sample, and None for fewer than two.
         train_seconds: the mean over seeds; ``peak_memory_bytes`` the highest.
+        diverged: the seeds of runs that have a score and whose loss is no number.
     """
 
     label: str
@@ -40,6 +42,12 @@ class Row:
     std: float | None
     train_seconds: float
     peak_memory_bytes: int
+    diverged: tuple[int, ...] = ()
+
+    def score(self) -> str:
+        """Return the mean with its spread, and how many of its runs diverged."""
+        spread = "" if self.std is None else f" ± {self.std:.2f}"
+        return f"{self.mean:.2f}{spread}{mark(len(self.diverged), len(self.scores))}"
 
 
 @dataclass(frozen=True)
@@ -186,6 +194,7 @@ def _row(cell: Cell, results: Sequence[RunResult]) -> Row:
         std=stdev(scores) if len(scores) > 1 else None,
         train_seconds=mean(one.train_seconds for one in results),
         peak_memory_bytes=max(one.peak_memory_bytes for one in results),
+        diverged=tuple(one.seed for one in results if diverged(one)),
     )
 
 
@@ -204,10 +213,11 @@ def _markdown(table: Table) -> str:
         "|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for row in table.rows:
-        spread = "" if row.std is None else f" ± {row.std:.2f}"
         memory = f"{row.peak_memory_bytes / 2**20:.0f} MiB"
         lines.append(
-            f"| {row.label} | {row.parameters:,} | {100 * row.share:.2f} % | {row.mean:.2f}{spread} | "
+            f"| {row.label} | {row.parameters:,} | {100 * row.share:.2f} % | {row.score()} | "
             f"{len(row.scores)} | {row.train_seconds:.0f} s | {memory} | `{row.method}` |"
         )
+    if any(row.diverged for row in table.rows):
+        lines += ["", MEANING]
     return "\n".join(lines)

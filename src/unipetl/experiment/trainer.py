@@ -25,6 +25,8 @@ from unipetl.experiment.writing_trainer import WritingTrainer
 STATE_FILE = "trainer_state.json"
 #: What a checkpoint consists of; of the random states there is one file per process.
 CHECKPOINT_FILES = (saved.DESCRIPTION, saved.TENSORS, "optimizer.pt", "scheduler.pt", "rng_state*.pth", STATE_FILE)
+#: What PyTorch's writer says, in a RuntimeError, where the operating system took no more; there is no OSError then.
+WRITER_FAILED = ("PytorchStreamWriter failed", "inline_container.cc")
 
 
 class _Epochs(TrainerCallback):
@@ -121,6 +123,18 @@ class _TrainedTensorsOnly(_TokenBatches):
         if self.args.should_save:
             trained = self._trained()
             storage.save(trained.model, output_dir or self.args.output_dir or ".", name=trained.name)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super()._save_checkpoint(*args, **kwargs)
+        except RuntimeError as error:
+            if not any(words in str(error) for words in WRITER_FAILED):
+                raise
+            raise StorageError(
+                f"cannot write a checkpoint in {self.args.output_dir!r}: PyTorch's writer failed "
+                f"({str(error).splitlines()[0]}). Most likely the disk is full; with room there, the same command "
+                "goes on from the last whole checkpoint."
+            ) from error
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         folder = Path(resume_from_checkpoint)

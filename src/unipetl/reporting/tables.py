@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from unipetl.experiment.divergence import MEANING, diverged, mark
 from unipetl.reporting.experiments import Column, Experiment, Found
 from unipetl.reporting.sheets import Cell, Group, Head, Sheet, count, percent, plain, spread
 
@@ -81,6 +83,8 @@ def detail(found: Found, column: Column, key: str) -> Sheet:
         f"{_words(column.metric)}, {direction} is better; the base model has {column.base_parameters:,} parameters. "
         "The paper's share counts weight matrices alone, without biases, norms and task head."
     )
+    if any(diverged(run.result) for one in column.experiments for run in one.runs):
+        caption += f" {MEANING}"
     order = (*(name for _, name in BUDGETS), FULL)
     return Sheet(key, column.title, caption, tuple(heads), _groups(rows, order), name=1)
 
@@ -144,7 +148,9 @@ def notes(found: Found) -> list[str]:
 
 
 def _score(one: Experiment, column: Column) -> Cell:
-    return spread(one.scores(), best=one in column.best())
+    cell = spread(one.scores(), best=one in column.best())
+    bad = sum(diverged(run.result) for run in one.runs)
+    return replace(cell, text=cell.text + mark(bad, len(one.runs)))
 
 
 def _metric(column: Column) -> str:

@@ -43,14 +43,29 @@ class Rows:
         """Return a column of texts.
 
         Raises:
-            TaskError: there is none of this name, or one of its values is no text.
+            TaskError: there is none of this name, or one of its values is no text, or none that UTF-8 can hold.
         """
         values = self.column(name)
         for number, value in enumerate(values):
             if not isinstance(value, str):
                 found = "nothing" if value is None else f"{type(value).__name__} {value!r}"
                 raise TaskError(f"{self.at(number)}: {name!r} should be text; found {found}.")
+            self.refuse_surrogates(value, name, number)
         return values
+
+    def refuse_surrogates(self, text: str, name: str, number: int) -> None:
+        """Refuse a text with half of a surrogate pair, which JSON's escapes can write and no tokenizer reads.
+
+        Raises:
+            TaskError: it has one; the message names the example and the place in the text.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise TaskError(
+                f"{self.at(number)}: character {error.start + 1} of {name!r} is {text[error.start]!r}, half of a "
+                "surrogate pair and no character. Write the whole pair, or leave it out."
+            ) from None
 
     def unpacked(self, name: str) -> Rows:
         """Return the examples with the fields of column ``name``, if it holds objects, as columns of their own."""
