@@ -9,9 +9,9 @@ import pytest
 
 from reporting.made import BASE, write_comparison, write_run
 from unipetl.experiment.recipe import Recipe
+from unipetl.markdown import escape as markdown_escape
 from unipetl.reporting import gather, tables, to_latex, to_markdown
 from unipetl.reporting.latex import escape as latex_escape
-from unipetl.reporting.markdown import escape as markdown_escape
 from unipetl.reporting.sheets import percent, spread
 
 NASTY = r"<script>alert(1)</script> & 50% $x_1^2$ #{a} ~ \ `b` [c](d) | *e*"

@@ -14,6 +14,7 @@ from unipetl.experiment.directory import RunDirectory, RunResult, write_json
 from unipetl.experiment.divergence import MEANING, diverged, mark
 from unipetl.experiment.grid import Cell, ComparePlan, load_plan
 from unipetl.files import from_json, write_text
+from unipetl.markdown import code_cell, escape
 
 #: Why a run whose score is no number has no place in a mean.
 DIVERGED = "its score is not a number; the training diverged, a lower learning rate may help"
@@ -91,13 +92,13 @@ class Comparison:
 
     def to_markdown(self) -> str:
         """Return the comparison as Markdown."""
-        parts = [f"# {self.name or 'Comparison'}"]
+        parts = [f"# {escape(self.name or 'Comparison')}"]
         parts += [_markdown(table) for table in self.tables]
         if self.missing:
             parts.append(f"Runs not made yet: {self.missing}.")
         if self.failures:
-            lines = [f"- {one.task}, {one.label}, seed {one.seed}: {one.error}: {one.message}" for one in self.failures]
-            parts.append("## Failed\n\n" + "\n".join(lines))
+            told = (f"{one.task}, {one.label}, seed {one.seed}: {one.error}: {one.message}" for one in self.failures)
+            parts.append("## Failed\n\n" + "\n".join(f"- {escape(text)}" for text in told))
         return "\n\n".join(parts) + "\n"
 
 
@@ -205,18 +206,18 @@ def _relative(path: Path, folder: Path) -> str:
 def _markdown(table: Table) -> str:
     direction = "higher is better" if table.greater_is_better else "lower is better"
     lines = [
-        f"## {table.task}",
+        f"## {escape(table.task)}",
         "",
-        f"{table.metric} ({direction}); the base model has {table.base_parameters:,} parameters.",
+        f"{escape(table.metric)} ({direction}); the base model has {table.base_parameters:,} parameters.",
         "",
-        f"| method | trained parameters | share | {table.metric} | seeds | training | peak memory | notation |",
+        f"| method | trained parameters | share | {escape(table.metric)} | seeds | training | peak memory | notation |",
         "|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for row in table.rows:
         memory = f"{row.peak_memory_bytes / 2**20:.0f} MiB"
         lines.append(
-            f"| {row.label} | {row.parameters:,} | {100 * row.share:.2f} % | {row.score()} | "
-            f"{len(row.scores)} | {row.train_seconds:.0f} s | {memory} | `{row.method}` |"
+            f"| {escape(row.label)} | {row.parameters:,} | {100 * row.share:.2f} % | {row.score()} | "
+            f"{len(row.scores)} | {row.train_seconds:.0f} s | {memory} | {code_cell(row.method)} |"
         )
     if any(row.diverged for row in table.rows):
         lines += ["", MEANING]

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
+from unipetl.markdown import escape
 from unipetl.reporting import tables
 from unipetl.reporting.experiments import Found
 from unipetl.reporting.page import commands
 from unipetl.reporting.sheets import Cell, Sheet
-
-#: What Markdown or the HTML inside it would take for markup.
-SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&!$])")
 
 
 def to_markdown(found: Found) -> str:
@@ -26,11 +22,6 @@ def to_markdown(found: Found) -> str:
     lines = [line for one in commands(found) for line in ("    " + text for text in one.line.splitlines())]
     parts.append("## Commands\n\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"
-
-
-def escape(text: str) -> str:
-    """Return text in which nothing is markup and no line ends."""
-    return SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 
 def _sheet(sheet: Sheet) -> str:
