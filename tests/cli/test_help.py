@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
+from typer.main import get_command
 
 import unipetl
 from cli.calling import call, process, refusal
-from unipetl.cli.main import NAMES
+from unipetl.cli.main import NAMES, app
 
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "matplotlib", "numpy", "yaml"}
 PROBE = """
@@ -35,6 +37,21 @@ def test_every_verb_has_examples_and_says_what_it_does(verb):
     assert "Examples" in text
     assert f"$ unipetl {verb}" in text
     assert "[dim]" not in text
+
+
+@pytest.mark.parametrize("verb", NAMES)
+def test_no_help_loses_what_is_in_brackets(verb):
+    command = get_command(app).commands[verb]
+    texts = [NAMES[verb].command.__doc__, *(getattr(one, "help", None) or "" for one in command.params)]
+    shown = re.sub(r"[\s│]", "", call(verb, "--help").stdout)
+    lost = [
+        part for text in texts for part in re.findall(r"\S*\[[^\]]*\]", text) if re.sub(r"\s", "", part) not in shown
+    ]
+    assert lost == []
+
+
+def test_the_extra_that_a_search_needs_is_named():
+    assert "pip install 'unipetl[search]'" in " ".join(call("search", "--help").stdout.split())
 
 
 def test_help_lists_every_verb():

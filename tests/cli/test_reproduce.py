@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -49,6 +50,24 @@ def test_a_budget_solves_for_the_sizes():
     by_row = {one["row"]: one for one in data(*args)["cells"]}
     assert by_row["mam"]["model_share"] == pytest.approx(1.0, rel=0.05)
     assert by_row["bitfit"]["recipe"]["method"] == "bitfit"
+
+
+def test_what_the_paper_prints_does_not_stand_beside_another_size():
+    args = ("reproduce", "table6", "--rows", "lora,bitfit", "--task", "xsum", "--dry-run")
+    (printed, _), (lora, bitfit) = data(*args)["cells"], data(*args, "--budget", "1%")["cells"]
+    assert (printed["as_printed"], printed["printed_share"], printed["printed"]["rouge2"]) == (True, 7.2, 21.29)
+    assert (lora["as_printed"], lora["printed_share"], lora["printed"], lora["printed_std"]) == (False, None, {}, {})
+    # By the rule: a rank adds 12 layers of d + 4 d twice, in encoder and decoder, of 409.6 M.
+    (rank,) = re.findall(r"rank=(\d+)", lora["recipe"]["method"])
+    assert int(rank) < 102
+    assert lora["rule_share"] == pytest.approx(100 * int(rank) * 24 * 2 * 5 * 1024 / 409.6e6)
+    assert not lora["corrected"]
+    assert bitfit["as_printed"]
+    assert bitfit["printed_share"] == 0.1
+    text = call(*args, "--budget", "1%").stdout
+    assert "7.2" not in text
+    assert "21.29" not in text
+    assert "whose numbers are left out: lora." in " ".join(text.split())
 
 
 def test_recipes_are_written(tmp_path):

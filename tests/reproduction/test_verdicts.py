@@ -63,6 +63,18 @@ def test_a_claim_on_every_pair_needs_each():
     assert verdict(claim(("a", "b"), ("b", "a"), rule="every"), a=A, b=B) == "does not hold"
 
 
+def test_a_pair_that_goes_the_other_way_too_weakly_for_so_many_pairs_leaves_its_p_undecided_too():
+    less = {seed: A[seed] - loss for seed, loss in enumerate((0.36, 0.01, 0.56, 0.16, 0.51))}
+    worse = {seed: value - 2 + 0.1 * (-1) ** seed for seed, value in B.items()}
+    scores = {"a": A, "b": B, "less": less, "worse": worse}
+    alone = judge([claim(("less", "a"))], "task", scores)[0]
+    assert alone.verdict == "does not hold"
+    assert 0.05 / 3 < alone.p < 0.05
+    found = judge([claim(("less", "a"), ("a", "b"), ("a", "worse"), rule="every")], "task", scores)[0]
+    assert found.verdict == "too close to call"
+    assert found.p == pytest.approx(3 * alone.p)
+
+
 def test_equal_differences_are_no_certainty():
     found = difference([1.0] * 5)
     assert found.p == 2 * 0.5**5

@@ -11,6 +11,7 @@ import yaml
 
 from cli.calling import call
 from search.instant import TASK, instantly
+from tasks.tiny_text import save_bert, words, write_jsonl
 from unipetl import reporting
 from unipetl.errors import MissingPackageError, RunError
 from unipetl.experiment.grid import load_plan
@@ -52,6 +53,15 @@ def test_the_best_is_found_within_the_budget(tmp_path, monkeypatch):
     assert (value.points, value.mean) == (len(low_rank), pytest.approx(sum(low_rank) / len(low_rank)))
     assert [(one.state, one.done) for one in events if one.state == "finished"][-1] == ("finished", 8)
     assert read_result(tmp_path) == found
+
+
+def test_a_model_whose_labels_only_the_training_file_names_has_them_all(tmp_path):
+    rows = [{"text": words(number), "label": ("bad", "good", "so-so")[number % 3]} for number in range(6)]
+    files = {name: str(write_jsonl(tmp_path / f"{name}.jsonl", rows)) for name in ("train", "validation")}
+    chosen = definition(task="csv-classification", model=str(save_bert(tmp_path / "bert")), options=files)
+    skeleton = searching.skeleton(chosen, searching.task_of(chosen, {}))
+    assert skeleton.config.num_labels == 3
+    assert {one.device.type for one in skeleton.parameters()} == {"meta"}
 
 
 def points(count, score, seed=0):

@@ -41,14 +41,19 @@ Rule = Annotated[
 
 def examples(*lines: tuple[str, str]) -> str:
     """Return a help text's last paragraph, from pairs of a note and the command line it is about."""
-    shown = [f"[dim]# {note}[/dim]\n$ {line.replace('[', chr(92) + '[')}" for note, line in lines]
+    shown = [f"[dim]# {_plain(note)}[/dim]\n$ {_plain(line)}" for note, line in lines]
     return "\n".join(["[bold]Examples[/bold]", *shown])
 
 
 def paragraphs(command: Callable[..., object]) -> str:
     """Return a command's docstring with each paragraph on one line, to be broken where the screen ends."""
     text = inspect.cleandoc(command.__doc__ or "")
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+    return _plain("\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n")))
+
+
+def _plain(text: str) -> str:
+    """Return text so that Rich takes none of it for markup, such as the ``[search]`` of ``unipetl[search]``."""
+    return text.replace("[", "\\[")
 
 
 def read_method(text: str) -> Method:

@@ -46,9 +46,17 @@ def show_planned(planned: Sequence[Planned], *, as_json: bool) -> None:
         screen.show()
     for line in corrected:
         screen.show(f"* {line}")
+    _show_other_sizes(planned)
     runs = sum(len(one.recipe.seeds) for one in planned)
     total = sum(one.cost.flops * len(one.recipe.seeds) for one in planned)
     screen.show(f"{screen.counted(runs, 'run')}, at most {total:.2g} FLOPs. Notes on each row: --json, or its recipe.")
+
+
+def _show_other_sizes(planned: Sequence[Planned]) -> None:
+    """Say why some rows have no printed numbers."""
+    others = dict.fromkeys(one.row.key for one in planned if not one.as_printed)
+    if others:
+        screen.show(f"Of another size or method than the paper's, whose numbers are left out: {', '.join(others)}.")
 
 
 def _sources(one: Planned) -> str:
@@ -64,8 +72,6 @@ def _sources(one: Planned) -> str:
 
 def show_reproduced(found: Sequence[Reproduced], directory: Path, *, as_json: bool) -> None:
     """Write results beside the printed numbers."""
-    from unipetl.reproduction.paper import printed
-
     if as_json:
         screen.show_json({"path": str(directory), "cells": [one.to_dict() for one in found]})
         return
@@ -75,7 +81,7 @@ def show_reproduced(found: Sequence[Reproduced], directory: Path, *, as_json: bo
             one.planned.cell.task,
             metric,
             one.text(metric) or "-",
-            printed(one.planned.cell, metric),
+            one.planned.printed(metric) or "-",
             len(one.scores.get(metric, {})),
         ]
         for one in found
@@ -86,6 +92,7 @@ def show_reproduced(found: Sequence[Reproduced], directory: Path, *, as_json: bo
     for one in found:
         for line in one.failures:
             screen.say(f"failed: {one.planned.row.key} on {one.planned.cell.task}, {line}", style="red")
+    _show_other_sizes([one.planned for one in found])
     screen.show(f"\nruns in {directory}")
 
 

@@ -83,26 +83,31 @@ def within(recipe: Recipe, budget: Budget | str | float, *, rule: Rule = "true",
 
 
 def all_within(plan: ComparePlan, budget: Budget | str | float, *, rule: Rule = "true") -> ComparePlan:
-    """Return a comparison with every method that has a size at the one that meets a budget, task by task.
+    """Return a comparison with every method that has a size at the one that meets a budget, by the task and model.
 
     Methods without a size (BitFit, full fine-tuning, zero-shot) stay as they are.
 
     Raises:
-        PlanError: a method has no size that comes close.
+        PlanError: a method has no size that comes close; the message names it, the task and the model.
         TaskError, DownloadError: a task's model cannot be had.
     """
-    models: dict[str, nn.Module] = {}
+    models: dict[tuple[str, str | None], nn.Module] = {}
     tasks = dict(plan.tasks)
     for cell in plan.cells():
         method = cell.recipe.parsed()
         if method is None or not sizes(method):
             continue
-        if cell.task not in models:
-            models[cell.task] = task_model(cell.recipe)
-        fitted = _fitted(cell.recipe.method, models[cell.task], budget, rule)
+        where = (cell.task, cell.model)
+        if where not in models:
+            models[where] = task_model(cell.recipe)
+        try:
+            fitted = _fitted(cell.recipe.method, models[where], budget, rule)
+        except PlanError as error:
+            raise PlanError(f"{cell.label} on {cell.title}: {error}") from error
         part = tasks[cell.task]
         before = part.methods.get(cell.label, Override())
-        changed = {**part.methods, cell.label: before.model_copy(update={"method": fitted})}
+        now = {"method": fitted} if cell.model is None else {"models": {**before.models, cell.model: fitted}}
+        changed = {**part.methods, cell.label: before.model_copy(update=now)}
         tasks[cell.task] = part.model_copy(update={"methods": changed})
     return plan.model_copy(update={"tasks": tasks})
 
@@ -120,7 +125,7 @@ def task_model(recipe: Recipe) -> nn.Module:
     name = recipe.model or getattr(task, "default_model", None)
     if name is not None:
         return skeleton(resolve_config(name))
-    return task.prepare(limit=1, evaluation_limit=1).model
+    return task.prepare(limit=None if task.reads_training else 1, evaluation_limit=1).model
 
 
 def _fitted(

@@ -8,7 +8,8 @@ For example::
     methods: {zero-shot: none, lora: lora(rank=8), full: {method: full, training: {learning_rate: 1e-4}}}
 
 With ``models: [roberta-base, bert-base-uncased]`` every task runs on each. A task may be a mapping with its own
-``model``, limits, ``options``, ``training``, and ``methods`` that differ there.
+``model``, limits, ``options``, ``training``, and ``methods`` that differ there, on all models or by the model
+(``methods: {lora: {models: {roberta-base: lora(rank=4)}}}``).
 """
 
 from __future__ import annotations
@@ -49,12 +50,18 @@ class MethodPart(BaseModel):
 
 
 class Override(BaseModel):
-    """What is different about a method on one task."""
+    """What is different about a method on one task; ``models`` are methods by the model, of a plan of several."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: MethodNotation | None = None
+    models: dict[str, MethodNotation] = Field(default_factory=dict)
     training: Training = Field(default_factory=dict)
+
+    def on(self, model: str | None, method: str | dict[str, Any]) -> str | dict[str, Any]:
+        """Return what a method is here, on one of the plan's models (None: on the task's own)."""
+        own = method if self.method is None else self.method
+        return own if model is None else self.models.get(model, own)
 
 
 class TaskPart(BaseModel):
@@ -153,7 +160,17 @@ class ComparePlan(Checked):
             for label in part.methods:
                 if label not in self.methods:
                     raise fault(Fault(("tasks", task, "methods", label), unknown("method", label, self.methods)))
+            self._only_compared_models(task, part)
         return self
+
+    def _only_compared_models(self, task: str, part: TaskPart) -> None:
+        for label, here in part.methods.items():
+            for model in here.models:
+                place = ("tasks", task, "methods", label, "models", model)
+                if part.model:
+                    raise fault(Fault(place, f"the task has a model of its own, {part.model!r}; give `method` alone."))
+                if model not in self.models:
+                    raise fault(Fault(place, unknown("model of this plan", model, self.models)))
 
     def cells(self) -> Iterator[Cell]:
         """Return every recipe, task by task and model by model, in the order of the methods."""
@@ -168,7 +185,7 @@ class ComparePlan(Checked):
             here = part.methods.get(label, Override())
             recipe = Recipe(
                 task=task,
-                method=one.method if here.method is None else here.method,
+                method=here.on(model, one.method),
                 model=part.model or model,
                 seeds=self.seeds,
                 train_head=one.train_head,
@@ -236,6 +253,7 @@ def plan_schema() -> dict[str, Any]:
             properties["training"] = training
         if "method" in properties:
             properties["method"] = method
+    schema["$defs"]["Override"]["properties"]["models"]["additionalProperties"] = method
     tasks, methods = schema["properties"]["tasks"], schema["properties"]["methods"]
     names = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
     part = {"$ref": "#/$defs/MethodPart"}

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from unipetl import models, planning
 from unipetl.experiment.recipe import Recipe
+from unipetl.method import Method
+from unipetl.notation import parse
 from unipetl.reproduction.cost import Cost, training_cost
-from unipetl.reproduction.methods import FULL
 from unipetl.reproduction.notes import NOTES
 from unipetl.reproduction.paper import notes, printed
 from unipetl.reproduction.row import Cell, Row
@@ -30,8 +31,10 @@ class Planned:
     Attributes:
         row, cell: which.
         recipe: what would run.
-        printed_share: the share of parameters that the paper prints, in percent.
-        rule_share: the same by the paper's rule: weight matrices, of 409.6 M for BART and mBART.
+        as_printed: whether the recipe's method is the row's own; with a budget it is of another size, and then what
+            the paper prints is not about it.
+        printed_share: the share of parameters that the paper prints for this method, in percent.
+        rule_share: the method's share by the paper's rule: weight matrices, of 409.6 M for BART and mBART.
         model_share: the trained parameters by the paper's rule, as a share of the model that is trained.
         parameters: what is really trained, biases, norms and MLPs included.
         cost: of one run.
@@ -40,6 +43,7 @@ class Planned:
     row: Row
     cell: Cell
     recipe: Recipe
+    as_printed: bool
     printed_share: float | None
     rule_share: float
     model_share: float
@@ -51,11 +55,17 @@ class Planned:
         """Whether the printed share is not what the paper's own rule gives."""
         return self.printed_share is not None and f"{self.printed_share:.1f}" != f"{self.rule_share:.1f}"
 
+    def printed(self, metric: str) -> str:
+        """Return the number that the paper prints for this method as text, or nothing."""
+        return printed(self.cell, metric) if self.as_printed else ""
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready data."""
         return {
             "place": self.row.place, "row": self.row.key, "label": self.row.label, "task": self.cell.task,
-            "copied": self.row.copied, "printed": dict(self.cell.scores), "printed_std": dict(self.cell.spread),
+            "copied": self.row.copied, "as_printed": self.as_printed,
+            "printed": dict(self.cell.scores) if self.as_printed else {},
+            "printed_std": dict(self.cell.spread) if self.as_printed else {},
             "printed_share": self.printed_share, "rule_share": self.rule_share, "model_share": self.model_share,
             "corrected": self.corrected, "parameters": self.parameters, "cost": asdict(self.cost),
             "recipe": self.recipe.resolved(), "notes": notes(self.row, self.cell),
@@ -73,24 +83,33 @@ def planned(row: Row, cell: Cell, recipe: Recipe) -> Planned:
     assert method is not None
     model = _skeleton(recipe.model or settings.model)
     made = planning.plan(method, model, train_head=recipe.train_head)
+    as_printed = method == parse(row.notation(cell.task))
     return Planned(
         row=row,
         cell=cell,
         recipe=recipe,
-        printed_share=row.share,
-        rule_share=rule_share(row, cell.task),
+        as_printed=as_printed,
+        printed_share=row.share if as_printed else None,
+        rule_share=rule_share(row, cell.task, method),
         model_share=100 * made.paper_share,
         parameters=made.parameters,
         cost=training_cost(model, made, settings, recipe.training),
     )
 
 
-def rule_share(row: Row, task: str) -> float:
-    """Return the share of a row in percent as the paper's own rule gives it, on the model that its shares are of."""
-    if row.method == FULL:
+def rule_share(row: Row, task: str, method: Method | None = None) -> float:
+    """Return a share in percent as the paper's own rule gives it, on the model that the paper's shares are of.
+
+    Args:
+        row: whose method it is about.
+        task: on which its share is asked for.
+        method: in place of the row's.
+    """
+    method = method or parse(row.notation(task))
+    if "all" in method.train:
         return 100.0
     name = SETTINGS[task].size_model
-    made = planning.plan(row.notation(task), _skeleton(name))
+    made = planning.plan(method, _skeleton(name))
     return 100 * made.paper_parameters / PAPER_BASE.get(name, made.base_parameters)
 
 
@@ -108,8 +127,8 @@ def corrections(found: Sequence[Planned]) -> list[str]:
 
 
 def printed_score(one: Planned) -> str:
-    """Return the main number that the paper prints."""
-    return printed(one.cell, SETTINGS[one.cell.task].metric)
+    """Return the main number that the paper prints, or ``-`` where it is about another method or size."""
+    return one.printed(SETTINGS[one.cell.task].metric) or "-"
 
 
 @cache

@@ -158,8 +158,9 @@ def _judge(claim: Claim, task: str, scores: Scores) -> Judged:
 def _every(found: Sequence[Difference], margin: float) -> tuple[Verdict, float]:
     verdicts = [one.verdict(margin) for one in found]
     against = [one.p for one, verdict in zip(found, verdicts, strict=True) if verdict == "does not hold"]
-    if against and min(against) * len(found) < 1 - LEVEL:
-        return "does not hold", min(against) * len(found)
+    if against:
+        p = min(1.0, min(against) * len(found))
+        return ("does not hold" if p < 1 - LEVEL else "too close to call"), p
     worst = max(one.p for one in found)
     return ("holds" if all(verdict == "holds" for verdict in verdicts) else "too close to call"), worst
 

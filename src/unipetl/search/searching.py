@@ -118,7 +118,8 @@ def search(
 
 def skeleton(definition: Search, task: Task) -> nn.Module:
     """Return the task's model as shapes, for plans."""
-    model: nn.Module = task.prepare(model=definition.model, limit=1, evaluation_limit=1).model
+    limit = None if task.reads_training else 1
+    model: nn.Module = task.prepare(model=definition.model, limit=limit, evaluation_limit=1).model
     return model.to("meta")
 
 
