@@ -55,7 +55,7 @@ class Limits:
         if self.max_inputs > self.max_queue:
             raise ServingError(
                 f"limits: a request may have {self.max_inputs} inputs and only {self.max_queue} can wait; give a "
-                "max_queue of at least max_inputs."
+                "max_queue (--max-queue) of at least max_inputs (--max-inputs)."
             )
 
     def check_texts(self, texts: list[str]) -> None:
