@@ -32,7 +32,7 @@ def test_a_dry_run_shows_shares_cost_and_sources():
     assert "7.2 *" in text
     assert "21.90 ± 0.01" in text
     assert "* table6 lora: printed 7.2 %, by the paper's rule 6.12 %." in text
-    assert "12 runs, at most" in text
+    assert "12 runs, about" in text
 
 
 def test_the_same_as_json():

@@ -123,11 +123,14 @@ def test_planted_differences_are_reported(tmp_path):
 
 
 def test_the_cost_is_two_operations_a_weight_and_token_in_each_direction():
-    """By hand for BART-large: 12 layers of 12 d² and 16 d², the output projection; 64 texts of 512 and 128 tokens."""
+    """By hand for BART-large: 12 layers of 12 d² and 16 d², the output projection; 64 texts of 512 and 128 tokens.
+
+    Of the decoder's 16 d² the keys and values of cross-attention, 2 d², are of the source.
+    """
     (row,) = paper.find_rows("table6", ["full"])
     one = overview.planned(row, row.cells[0], paper.recipe(row, row.cells[0]))
     d, vocabulary, steps = 1024, 50265, 100_000
-    encoder, decoder = 12 * 12 * d * d, 12 * 16 * d * d + vocabulary * d
+    encoder, decoder = 12 * (12 + 2) * d * d, 12 * (16 - 2) * d * d + vocabulary * d
     tokens = steps * 64
     assert one.cost.flops == pytest.approx(6 * tokens * (512 * encoder + 128 * decoder))
     (row,) = paper.find_rows("table12", ["pa-ffn-512"])
@@ -136,6 +139,20 @@ def test_the_cost_is_two_operations_a_weight_and_token_in_each_direction():
     assert method.cost.flops == pytest.approx(
         tokens * (512 * (4 * encoder + 6 * added) + 128 * (4 * decoder + 6 * added))
     )
+
+
+def test_what_a_method_adds_to_values_of_cross_attention_is_of_the_source():
+    (row,) = paper.find_rows("table6", ["lora"])
+    recipe = paper.recipe(row, row.cells[0])
+    d, rank, tokens = 1024, 4, 100_000 * 64
+
+    def flops(method):
+        return overview.planned(row, row.cells[0], recipe.model_copy(update={"method": method})).cost.flops
+
+    bare = flops("bitfit")  # has no matrix
+    one = 2 * d * rank  # at queries and values: 12 layers of two in the encoder, of four in the decoder
+    added = {"source": 12 * (2 + 1) * one, "target": 12 * 3 * one}
+    assert flops("lora(rank=4)") - bare == pytest.approx(6 * tokens * (512 * added["source"] + 128 * added["target"]))
 
 
 def test_examples_of_glue_are_counted_by_epochs():

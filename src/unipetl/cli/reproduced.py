@@ -49,7 +49,7 @@ def show_planned(planned: Sequence[Planned], *, as_json: bool) -> None:
     _show_other_sizes(planned)
     runs = sum(len(one.recipe.seeds) for one in planned)
     total = sum(one.cost.flops * len(one.recipe.seeds) for one in planned)
-    screen.show(f"{screen.counted(runs, 'run')}, at most {total:.2g} FLOPs. Notes on each row: --json, or its recipe.")
+    screen.show(f"{screen.counted(runs, 'run')}, about {total:.2g} FLOPs. Notes on each row: --json, or its recipe.")
 
 
 def _show_other_sizes(planned: Sequence[Planned]) -> None:

@@ -3,13 +3,15 @@ r"""What training costs, in floating-point operations, by the usual count: two p
 .. math:: F = \sum_{side} T_{side}\,(k B_{side} + 6 A_{side}), \quad k = 4 \text{ or } 6
 
 T are tokens that a side of the model reads or writes, B the weight matrices of the pretrained model on that side, A
-those that the method adds. Going forward takes 2 operations per weight and token, going back to the activations 2 more,
-and going back to the weights another 2, which a frozen weight does not need: k = 4 beside a method, 6 in full
+those that the method adds. The decoder makes keys and values of cross-attention from what the encoder read: they are
+counted on the source's side. Going forward takes 2 operations per weight and token, going back to the activations 2
+more, and going back to the weights another 2, which a frozen weight does not need: k = 4 beside a method, 6 in full
 fine-tuning. Methods save at most a third of the operations; what they save is memory.
 
 Counted are matrices that tokens go through, the output projection included. Not counted: embeddings, scores of
 attention (which grow with the square of the length), norms, a prefix's MLP (once a step), evaluation on the way. Tokens
-are those of full batches at the task's longest lengths, so that F is an upper bound for data of shorter texts.
+are those of full batches at the task's longest lengths. F is an estimate: shorter texts take less, what is not counted
+takes more.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from typing import Any
 
 from torch import nn
 
-from unipetl.planning import Plan
+from unipetl.architectures import Site
+from unipetl.planning import Plan, sites_of
 from unipetl.reproduction.settings import TaskSettings
 
 
@@ -31,7 +34,7 @@ class Cost:
     Attributes:
         steps: optimisation steps.
         source, target: tokens read and written, at most.
-        flops: operations, at most.
+        flops: operations, an estimate.
     """
 
     steps: int
@@ -54,7 +57,7 @@ def training_cost(model: nn.Module, plan: Plan, settings: TaskSettings, training
     base = _matrices(model, writes=bool(settings.target))
     added = {"source": 0, "target": 0}
     for one in plan.placements:
-        added[_side(one.site.name)] += one.paper_parameters
+        added["source" if _of_source(one.site) else _side(one.site.name)] += one.paper_parameters
     tokens = {"source": source, "target": target}
     flops = sum(tokens[side] * (factor * base[side] + 6 * added[side]) for side in tokens)
     return Cost(steps, source, target, float(flops))
@@ -76,10 +79,14 @@ def _tokens(settings: TaskSettings, training: Mapping[str, Any]) -> tuple[int, i
 def _matrices(model: nn.Module, *, writes: bool) -> dict[str, int]:
     """Return the weights of the matrices that tokens go through, by side."""
     tables = {id(one.weight) for one in model.modules() if isinstance(one, nn.Embedding)}
+    sites = sites_of(model)
+    of_source = {one.value.module for one in sites if _of_source(one)}
+    of_source -= {one.value.module for one in sites if not _of_source(one)}  # one matrix for queries and keys
     found = {"source": 0, "target": 0}
     for name, parameter in model.named_parameters():
         if parameter.ndim >= 2 and id(parameter) not in tables:
-            found[_side(name)] += parameter.numel()
+            side = "source" if name.rpartition(".")[0] in of_source else _side(name)
+            found[side] += parameter.numel()
     config: Any = model.config
     if writes:
         side = "target" if config.is_encoder_decoder else "source"
@@ -87,6 +94,11 @@ def _matrices(model: nn.Module, *, writes: bool) -> dict[str, int]:
         tied = not any(name.startswith("lm_head") and id(one) not in tables for name, one in model.named_parameters())
         found[side] += int(config.vocab_size * width) if tied else 0
     return found
+
+
+def _of_source(site: Site) -> bool:
+    """Say whether a place in the decoder computes with what the encoder read."""
+    return site.kind == "cross" and site.representation in ("attention.key", "attention.value")
 
 
 def _side(name: str) -> str:
