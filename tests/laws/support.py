@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -18,8 +18,20 @@ from unipetl.errors import CheckError
 from unipetl.testing import FAMILIES, Family, build
 from unipetl.testing.strategies import methods
 
-EACH_FAMILY = pytest.mark.parametrize("family", FAMILIES, ids=str)
-GENERATING = pytest.mark.parametrize("family", [one for one in FAMILIES if one.kind != "encoder"], ids=str)
+#: Families whose layers another one has, but for a window, biases or a gate: the laws try them in the slow run.
+ALIKE = {"mistral": "llama", "qwen2": "qwen3", "t5": "t5_gated"}
+
+
+def each(families: Iterable[Family]) -> pytest.MarkDecorator:
+    """Run a test on every family, on those that are like another one in the slow run."""
+    slow = [pytest.mark.slow]
+    return pytest.mark.parametrize(
+        "family", [pytest.param(one, id=str(one), marks=slow if one.name in ALIKE else []) for one in families]
+    )
+
+
+EACH_FAMILY = each(FAMILIES)
+GENERATING = each(one for one in FAMILIES if one.kind != "encoder")
 CAUSAL = GENERATING
 #: How many random methods a law is tried on, per family: a few by default, many in the slow run.
 EXAMPLES = pytest.mark.parametrize(
