@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from functools import lru_cache
 from typing import Any, get_args, get_type_hints
 
 from unipetl import catalogue
@@ -33,8 +34,11 @@ def parse(text: str | Method) -> Method:
         >>> parse("lora(rank=8)").modifications[0].form.rank
         8
     """
-    if isinstance(text, Method):
-        return text
+    return text if isinstance(text, Method) else _parsed(text)
+
+
+@lru_cache(maxsize=4096)  # a comparison reads the same few texts for every run
+def _parsed(text: str) -> Method:
     if not text or not text.strip():
         raise NotationError(f"method: expected text such as 'lora(rank=8)', found {text!r}.")
     if ":" in text and not text.strip().endswith(")"):

@@ -9,6 +9,7 @@ import pytest
 
 from tasks.tiny_text import save_bert, words, write_jsonl
 from unipetl.errors import RunError
+from unipetl.experiment import comparing
 from unipetl.experiment.directory import RunDirectory, RunResult, write_json
 from unipetl.experiment.grid import load_plan
 from unipetl.experiment.table import read
@@ -45,8 +46,10 @@ def trained(monkeypatch):
         name = label.partition(" @")[0]
         return 80.0 + len(name) + (rate == {"MAM": 0.001}.get(name, 0.003)) + 0.1 * seed * (len(name) % 3)
 
-    def compare(plan, directory, *, jobs, progress):
+    def compare(plan, directory, *, jobs, progress, replace):
         directory.mkdir(parents=True, exist_ok=True)
+        if (directory / "plan.yaml").is_file() and not replace:
+            comparing._refuse_another(plan, load_plan(directory / "plan.yaml"), directory)
         plan.save(directory / "plan.yaml")
         for cell in plan.cells():
             for seed in plan.seeds:
@@ -139,15 +142,52 @@ def test_equal_scores_take_the_smaller_rate_and_a_method_without_a_result_is_tol
     small.run_small(study, tmp_path / "out")
     for place in (tmp_path / "out" / "rates").iterdir():
         for cell in load_plan(place / "plan.yaml").cells():
-            run = RunDirectory(place / cell.folder() / "seed-100")
-            if cell.label.startswith("MAM @"):
-                run.metrics.unlink()
-            elif cell.label.startswith("LoRA (ffn) @"):
-                write_json(run.metrics, result(run.path, cell, 100, 50.0).to_dict())
+            for seed in small.TUNING_SEEDS:
+                run = RunDirectory(place / cell.folder() / f"seed-{seed}")
+                if cell.label.startswith("MAM @") and seed == small.TUNING_SEEDS[-1]:
+                    run.metrics.unlink()
+                elif cell.label.startswith("LoRA (ffn) @"):
+                    write_json(run.metrics, result(run.path, cell, seed, 50.0).to_dict())
     monkeypatch.setattr(small, "compare", lambda plan, place, **_: None)
-    with pytest.raises(RunError, match="no learning rate worked for MAM on sst2"):
+    with pytest.raises(RunError, match="no learning rate worked with every seed for MAM on sst2"):
         small.run_small(study, tmp_path / "out")
     assert rates.best(rates.scores(tmp_path / "out", "sst2")["LoRA (ffn)"]) == 0.001
+
+
+def test_a_rate_is_judged_by_its_mean_and_one_that_a_seed_diverged_at_is_none(study, trained, tmp_path):
+    small.run_small(study, tmp_path / "out")
+    place = tmp_path / "out" / "rates" / "sst2"
+    told = {"LoRA (ffn) @ 0.003": (99.0, 40.0, 99.0), "LoRA (ffn) @ 0.001": (80.0, 80.0, 80.0)}
+    for cell in load_plan(place / "plan.yaml").cells():
+        for seed, score in zip(small.TUNING_SEEDS, told.get(cell.label, ()), strict=False):
+            run = RunDirectory(place / cell.folder() / f"seed-{seed}")
+            write_json(run.metrics, result(run.path, cell, seed, score).to_dict())
+        if cell.label == "MAM @ 0.003":
+            run = RunDirectory(place / cell.folder() / f"seed-{small.TUNING_SEEDS[1]}")
+            write_json(run.metrics, result(run.path, cell, small.TUNING_SEEDS[1], float("nan")).to_dict())
+    found = rates.scores(tmp_path / "out", "sst2")
+    assert found["LoRA (ffn)"][0.001] == 80
+    assert found["LoRA (ffn)"][0.003] == pytest.approx(238 / 3)
+    assert 0.003 not in found["MAM"]
+    assert rates.seeds_of(tmp_path / "out", "sst2") == small.TUNING_SEEDS
+    assert "the mean over seeds 100, 101, 102;" in write_claims(tmp_path / "out").to_markdown()
+
+
+def test_a_study_takes_more_tuning_seeds_and_other_rates_by_them_but_no_other_study(study, trained, tmp_path):
+    first = small.run_small(replace(study, tuning_seeds=(100,)), tmp_path / "out")
+    place = tmp_path / "out" / "rates" / "sst2"
+    for cell in load_plan(place / "plan.yaml").cells():
+        if cell.label == "MAM @ 0.01":
+            run = RunDirectory(place / cell.folder() / "seed-100")
+            write_json(run.metrics, result(run.path, cell, 100, 99.0).to_dict())
+    again = small.run_small(study, tmp_path / "out")
+    assert (first["sst2"]["MAM"], again["sst2"]["MAM"]) == (0.001, 0.01)
+    plan = load_plan(tmp_path / "out" / "study" / "plan.yaml")
+    assert {cell.recipe.training["learning_rate"] for cell in plan.cells() if cell.label == "MAM"} == {0.01}
+    with pytest.raises(RunError, match="holds another comparison"):
+        small.run_small(replace(study, seeds=SEEDS[:1]), tmp_path / "out")
+    with pytest.raises(RunError, match="holds another comparison"):
+        small.run_small(replace(study, tuning_seeds=(7,)), tmp_path / "out")
 
 
 def test_the_claims_are_written_as_a_page_and_as_data(study, trained, tmp_path):

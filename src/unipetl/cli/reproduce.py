@@ -165,7 +165,7 @@ def _small(
     as_json: bool,
 ) -> None:
     from unipetl.reproduction.claims_page import write_claims
-    from unipetl.reproduction.small import QUICK_SEEDS, SEEDS, run_small, small_study
+    from unipetl.reproduction.small import QUICK_SEEDS, QUICK_TUNING_SEEDS, SEEDS, TUNING_SEEDS, run_small, small_study
     from unipetl.reproduction.small_methods import methods_of
 
     methods = methods_of(target)
@@ -174,6 +174,7 @@ def _small(
             tasks(),
             methods=methods,
             seeds=seed or (QUICK_SEEDS if quick else SEEDS),
+            tuning_seeds=QUICK_TUNING_SEEDS if quick else TUNING_SEEDS,
             name="Small study, quick" if quick else "Small study",
         )
     words = ["small", *([] if target == "claims" else [target]), *([] if task is None else [task])]

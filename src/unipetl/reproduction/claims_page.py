@@ -12,7 +12,7 @@ from unipetl.experiment.grid import ComparePlan, load_plan
 from unipetl.experiment.table import Comparison, Table, read
 from unipetl.files import write_text
 from unipetl.reproduction.claims import CLAIMS
-from unipetl.reproduction.rates import RATES, at_end, scores
+from unipetl.reproduction.rates import RATES, at_end, scores, seeds_of
 from unipetl.reproduction.small import STUDY
 from unipetl.reproduction.small_methods import SHARES
 from unipetl.reproduction.small_tasks import TASKS, SmallTask
@@ -181,9 +181,11 @@ def _setting(found: Findings) -> str:
             f"| {shares.main:.1%} and {shares.tiny:.1%} ({shares.source}) |"
         )
     seeds = ", ".join(map(str, found.plan.seeds))
+    tuning = seeds_of(found.path, next(iter(found.plan.tasks)))
+    how = f"the mean over {'seed' if len(tuning) == 1 else 'seeds'} {', '.join(map(str, tuning))}"
     lines += [
         "",
-        f"Seeds {seeds}. Learning rates: the best of those in the tables, on development examples with another seed; "
+        f"Seeds {seeds}. Learning rates: the best of those in the tables, on development examples, {how}; "
         "where it was at an end of what was tried, the next one beyond was tried too, three times at most. Sizes: "
         "solved so that the methods of a budget train about the same number of parameters, biases included. A prompt "
         "is never longer than ten vectors.",

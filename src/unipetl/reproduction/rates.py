@@ -1,5 +1,8 @@
 """Which learning rate each method of a small study gets: the best of those tried, with worse ones on either side.
 
+The best is that of the highest mean over several seeds: with one seed a rate that many others would diverge at, or that
+this one happened to do poorly at, decides how a method is judged.
+
 A best rate at an end of what was tried says that the end was wrong, and the method would be judged by it. Then the
 next rate beyond that end (1, 3, 10, ...) is tried as well, a few times at most::
 
@@ -12,12 +15,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from unipetl.errors import RunError
 from unipetl.experiment.directory import RunDirectory
 from unipetl.experiment.grid import ComparePlan, load_plan
+from unipetl.experiment.table import finite
 
 RATES = "rates"
+PLAN = "plan.yaml"
 #: How often rates are added at most.
 WIDENINGS = 3
 BETWEEN = " @ "
@@ -35,7 +41,8 @@ def find(
 ) -> dict[str, float]:
     """Run what is missing of a task's search, and return each method's best rate.
 
-    The best is that of the highest score on the development examples; of equal ones the smallest rate.
+    The best is that of the highest mean score on the development examples, over the plan's seeds; of equal ones the
+    smallest rate. A rate at which one seed has no result, or one that is no number, is none.
 
     Args:
         folder: the study's.
@@ -45,7 +52,7 @@ def find(
         run: runs one in a directory.
 
     Raises:
-        RunError: no rate has a result for a method.
+        RunError: no rate has results of every seed for a method.
     """
     wanted, found = first, Scores()
     planned: dict[str, list[float]] = {label: [] for label in first}
@@ -57,7 +64,8 @@ def find(
         missing = [label for label in first if not found.get(label)]
         if missing:
             raise RunError(
-                f"no learning rate worked for {', '.join(missing)} on {task}; the reasons are in {str(place)!r}."
+                f"no learning rate worked with every seed for {', '.join(missing)} on {task}; the reasons are in "
+                f"{str(place)!r}."
             )
         wanted = {label: [rate] for label in first if (rate := beyond(found[label], planned[label]))}
         if not wanted:
@@ -66,11 +74,20 @@ def find(
 
 
 def scores(folder: Path, task: str) -> Scores:
-    """Return what every method scored at every rate that has a result, in the order of the rates."""
+    """Return what every method scored at every rate, the mean over seeds, in the order of the rates.
+
+    A rate without a result of every seed is left out.
+    """
     found: Scores = {}
     for place in _places(folder, task):
         _read(place, found)
     return {label: dict(sorted(rates.items())) for label, rates in found.items()}
+
+
+def seeds_of(folder: Path, task: str) -> tuple[int, ...]:
+    """Return the seeds that a task's rates were tried with; none if they were not."""
+    plan = folder / RATES / task / PLAN
+    return tuple(load_plan(plan, tasks=None).seeds) if plan.is_file() else ()
 
 
 def best(found: Mapping[float, float]) -> float:
@@ -115,12 +132,14 @@ def _places(folder: Path, task: str) -> Iterator[Path]:
 
 
 def _read(place: Path, found: Scores) -> None:
-    """Add what the runs of a place scored to ``found``."""
-    if not (place / "plan.yaml").is_file():
+    """Add what the runs of a place scored to ``found``, the mean over seeds."""
+    if not (place / PLAN).is_file():
         return
-    plan = load_plan(place / "plan.yaml", tasks=None)
+    plan = load_plan(place / PLAN, tasks=None)
     for cell in plan.cells():
         label, _, rate = cell.label.rpartition(BETWEEN)
-        result = RunDirectory(place / cell.folder() / f"seed-{plan.seeds[0]}").result()
-        if result is not None and math.isfinite(result.score):
-            found.setdefault(label, {})[float(rate)] = result.score if result.greater_is_better else -result.score
+        results = [RunDirectory(place / cell.folder() / f"seed-{seed}").result() for seed in plan.seeds]
+        reached = [one for one in results if one is not None and finite(one)]
+        if len(reached) == len(plan.seeds):
+            mean = fmean(one.score if one.greater_is_better else -one.score for one in reached)
+            found.setdefault(label, {})[float(rate)] = mean

@@ -2,7 +2,7 @@
 
 Two stages, each a comparison that can be interrupted and goes on where it stopped::
 
-    DIR/rates/<task>*/     every method at every learning rate that is tried, one seed, judged on development examples
+    DIR/rates/<task>*/     every method at every learning rate that is tried, judged on development examples
     DIR/study/             every method at its best rate on every task with every seed, judged on the test examples
     DIR/claims.md, .json   what the study says of each of the paper's claims, see unipetl.reproduction.claims
 
@@ -11,6 +11,7 @@ Sizes are solved so that all methods of a budget train about the same number of 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from unipetl.experiment.budget import fill
 from unipetl.experiment.comparing import CompareListener, compare
-from unipetl.experiment.grid import ComparePlan
+from unipetl.experiment.grid import ComparePlan, load_plan
 from unipetl.experiment.lock import alone
 from unipetl.metrics.packages import need
-from unipetl.reproduction.rates import Tried, find, label_of
+from unipetl.reproduction.rates import BETWEEN, PLAN, Tried, find, label_of
 from unipetl.reproduction.small_methods import METHODS, SHARES, SmallMethod
 from unipetl.reproduction.small_tasks import SmallTask
 
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 
 SEEDS = (0, 1, 2, 3, 4)
 QUICK_SEEDS = (0, 1)
-#: The seed that learning rates are chosen with; none of the study's.
-TUNING_SEED = 100
+#: The seeds that learning rates are chosen with; none of the study's.
+TUNING_SEEDS = (100, 101, 102)
+QUICK_TUNING_SEEDS = TUNING_SEEDS[:1]
 TRAINING: dict[str, Any] = {
     "num_train_epochs": 1,
     "per_device_eval_batch_size": 64,
@@ -55,6 +57,7 @@ class Study:
         tasks, methods, seeds: what is compared.
         notations: task -> label -> the method, its size solved on the task's model.
         name: for people.
+        tuning_seeds: what each learning rate is tried with.
     """
 
     tasks: tuple[SmallTask, ...]
@@ -62,6 +65,7 @@ class Study:
     seeds: tuple[int, ...]
     notations: Sizes
     name: str = "Small study"
+    tuning_seeds: tuple[int, ...] = TUNING_SEEDS
 
     def first_rates(self, task: SmallTask) -> dict[str, Sequence[float]]:
         """Return the learning rates that every method is tried at in any case."""
@@ -82,7 +86,7 @@ class Study:
             name=f"{self.name}: learning rates on {task.name}",
             tasks=tasks,
             methods=methods,
-            seeds=(TUNING_SEED,),
+            seeds=self.tuning_seeds,
             training=TRAINING,
         )
 
@@ -108,7 +112,7 @@ class Study:
     def runs(self) -> int:
         """Return how many runs both stages have at least; rates that prove to be at an end bring more."""
         tried = sum(len(one.tried(task.kind)) for task in self.tasks for one in self.methods)
-        return tried + len(self.tasks) * len(self.methods) * len(self.seeds)
+        return tried * len(self.tuning_seeds) + len(self.tasks) * len(self.methods) * len(self.seeds)
 
 
 def small_study(
@@ -117,6 +121,7 @@ def small_study(
     methods: Sequence[SmallMethod] = METHODS,
     seeds: Sequence[int] = SEEDS,
     name: str = "Small study",
+    tuning_seeds: Sequence[int] = TUNING_SEEDS,
 ) -> Study:
     """Return the study, every size solved on the model of its task.
 
@@ -129,7 +134,7 @@ def small_study(
         model = _model(task)
         whole = sum(one.numel() for one in model.parameters())
         notations[task.name] = {one.label: _notation(one, task, model, whole) for one in methods}
-    return Study(tuple(tasks), tuple(methods), tuple(seeds), notations, name)
+    return Study(tuple(tasks), tuple(methods), tuple(seeds), notations, name, tuple(tuning_seeds))
 
 
 def _notation(one: SmallMethod, task: SmallTask, model: nn.Module, whole: int) -> str:
@@ -174,14 +179,36 @@ def run_small(
         for task in study.tasks:
 
             def run(plan: ComparePlan, place: Path, name: str = task.name) -> None:
-                tell(f"learning rates on {name}: {len(plan.methods)} runs")
-                compare(plan, place, jobs=jobs, progress=progress)
+                tell(f"learning rates on {name}: {len(plan.methods) * len(plan.seeds)} runs")
+                compare(
+                    plan, place, jobs=jobs, progress=progress, replace=name != place.name or _same_study(plan, place)
+                )
 
             rates[task.name] = find(folder, task.name, study.first_rates(task), partial(study.rates_plan, task), run)
         plan = study.plan(rates)
         tell(f"the study: {len(study.methods)} methods, {len(study.tasks)} tasks, {len(study.seeds)} seeds")
-        compare(plan, folder / STUDY, jobs=jobs, progress=progress)
+        compare(plan, folder / STUDY, jobs=jobs, progress=progress, replace=_same_study(plan, folder / STUDY))
     return rates
+
+
+def _same_study(plan: ComparePlan, place: Path) -> bool:
+    """Return whether a place holds nothing but cells and seeds of this plan, learning rates aside.
+
+    Then the plan may take that one's place: which rates are widened and found changes when a run that failed has a
+    result at last, or when more seeds are tried. No run is removed by it.
+    """
+    if not (place / PLAN).is_file():
+        return False
+    there = load_plan(place / PLAN, tasks=None)
+    return _without_rates(there) <= _without_rates(plan) and set(there.seeds) <= set(plan.seeds)
+
+
+def _without_rates(plan: ComparePlan) -> set[str]:
+    cells = [(cell.label.partition(BETWEEN)[0], cell.recipe.model_dump(mode="json")) for cell in plan.cells()]
+    for _, recipe in cells:
+        recipe["training"].pop("learning_rate", None)
+        recipe.pop("seeds", None)
+    return {json.dumps(one, sort_keys=True) for one in cells}
 
 
 def _silent(line: str) -> None:
