@@ -133,7 +133,7 @@ def test_planted_wrong_share_of_the_learned_keys(monkeypatch):
     real = module._logits
     with attached(bare, PREFIX):
         expected = bare(**inputs).last_hidden_state
-        monkeypatch.setattr(module, "_logits", lambda *given: real(*given) + 0.01)
+        monkeypatch.setattr(module, "_logits", lambda *given, **named: real(*given, **named) + 0.01)
         assert not torch.allclose(bare(**inputs).last_hidden_state, expected, atol=1e-4)
 
 

@@ -146,10 +146,33 @@ def _addends(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return result
 
 
-def _logits(query: Tensor, learned_key: Tensor, scaling: float) -> Tensor:
-    """Return ``s q P_kᵀ`` (batch, heads, n, l), in float32 at the least."""
-    exact = torch.promote_types(query.dtype, torch.float32)
-    return (query.to(exact) * scaling) @ learned_key.to(exact).transpose(-1, -2)
+def _folded(one: Tensor, *, shared: bool) -> Tensor:
+    """Return (batch, heads, n, any) as (heads, batch n, any) if all rows share the learned keys, else as it is.
+
+    Then every head's queries meet its keys in one product. Nothing is copied where n lies before heads in memory, as in
+    what comes out of a projection and of torch's kernel.
+    """
+    return one.transpose(0, 1).flatten(1, 2) if shared else one
+
+
+def _unfolded(one: Tensor, batch: int, *, shared: bool) -> Tensor:
+    """Undo [_folded][]."""
+    if not shared:
+        return one
+    heads, rows, size = one.shape
+    return one.reshape(heads, batch, rows // batch, size).transpose(0, 1)
+
+
+def _logits(query: Tensor, learned_key: Tensor, scaling: float, room: int = 0) -> Tensor:
+    """Return ``s q P_kᵀ`` (..., n, l + room) of folded ones, in float32 at the least; what is in the room is open."""
+    exact, keys = torch.promote_types(query.dtype, torch.float32), learned_key.shape[-2]
+    key = (learned_key.to(exact) * scaling).transpose(-1, -2)
+    found = query.new_empty((*query.shape[:-1], keys + room), dtype=exact)
+    if query.dim() == 3:
+        torch.bmm(query.to(exact), key, out=found[..., :keys])
+    else:
+        found[..., :keys] = query.to(exact) @ key
+    return found
 
 
 def _compute(
@@ -162,13 +185,24 @@ def _compute(
     causal: bool,
     scaling: float,
 ) -> tuple[Tensor, Tensor]:
-    """Return the result (batch, heads, n, size) and the logarithm of the whole denominator (batch, heads, n)."""
+    """Return the result (batch, heads, n, size) and the logits of the learned keys beside the own keys' denominator.
+
+    The latter is (..., n, l + 1), folded: its softmax is what each learned key weighs, and all of the own keys.
+    """
+    batch, keys = query.shape[0], learned_key.shape[2]
+    shared = learned_key.shape[0] == 1
     h, own = _forward(query, key, value, 0.0, causal, attn_mask=addends, scale=scaling)
-    logits = _logits(query, learned_key, scaling)
-    total = torch.logaddexp(own.to(logits.dtype), torch.logsumexp(logits, dim=-1))
-    weights = torch.exp_(logits.sub_(total[..., None])).to(query.dtype)
-    rest = torch.exp(own - total)[..., None].to(query.dtype)
-    return torch.addcmul(weights @ learned_value, h, rest), total.to(own.dtype)
+    if shared:
+        learned_key, learned_value = learned_key[0], learned_value[0]
+    logits = _logits(_folded(query, shared=shared), learned_key, scaling, room=1)
+    logits[..., keys] = _folded(own[..., None], shared=shared)[..., 0]
+    weights = torch.softmax(logits, dim=-1).to(query.dtype)
+    joined = _folded(h, shared=shared).mul_(weights[..., keys:])
+    if shared:
+        joined.baddbmm_(weights[..., :keys], learned_value)
+    else:
+        joined.add_(weights[..., :keys] @ learned_value)
+    return _unfolded(joined, batch, shared=shared), logits
 
 
 class _Gated(torch.autograd.Function):
@@ -178,8 +212,8 @@ class _Gated(torch.autograd.Function):
     def forward(ctx: Any, *everything: Any) -> Tensor:
         """Compute; see [gated][]."""
         *tensors, causal, scaling = everything
-        result, total = _compute(*everything)
-        ctx.save_for_backward(*tensors, result, total)
+        result, logits = _compute(*everything)
+        ctx.save_for_backward(*tensors, result, torch.logsumexp(logits, dim=-1))
         ctx.causal, ctx.scaling = causal, scaling
         return result
 
@@ -193,23 +227,22 @@ class _Gated(torch.autograd.Function):
     @staticmethod
     def _slopes(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, learned_key, learned_value, addends, result, total = ctx.saved_tensors
-        scaling, exact = ctx.scaling, total.dtype
-        weights = torch.exp_(_logits(query, learned_key, scaling).sub_(total[..., None]))
-        inner = (gradient * result).sum(dim=-1, keepdim=True, dtype=exact)
-        slope = (gradient @ learned_value.transpose(-1, -2)).to(exact).sub_(inner).mul_(weights).mul_(scaling)
+        scaling, batch, shared = ctx.scaling, query.shape[0], learned_key.shape[0] == 1
+        if shared:
+            learned_key, learned_value = learned_key[0], learned_value[0]
+        q, g = _folded(query, shared=shared), _folded(gradient, shared=shared)
+        inner = (g * _folded(result, shared=shared)).sum(dim=-1, keepdim=True, dtype=total.dtype)
+        weights = torch.exp_(_logits(q, learned_key, scaling).sub_(total[..., None]))
+        slope = (g @ learned_value.transpose(-1, -2)).to(total.dtype).sub_(inner).mul_(weights).mul_(scaling)
         slope, weights = slope.to(query.dtype), weights.to(query.dtype)
         found: list[Tensor | None] = [None] * 3
         if any(ctx.needs_input_grad[:3]):
-            found = list(
-                _backward(gradient, query, key, value, result, total, 0.0, ctx.causal, attn_mask=addends, scale=scaling)
+            whole = _unfolded(total[..., None], batch, shared=shared)[..., 0]
+            slopes = _backward(
+                gradient, query, key, value, result, whole, 0.0, ctx.causal, attn_mask=addends, scale=scaling
             )
-            assert found[0] is not None
-            found[0] = found[0] + slope @ learned_key
-        own_key, own_value = slope.transpose(-1, -2) @ query, weights.transpose(-1, -2) @ gradient
-        learned = (_summed(own_key, learned_key), _summed(own_value, learned_value))
+            found = [slopes[0] + _unfolded(slope @ learned_key, batch, shared=shared), *slopes[1:]]
+        learned = [slope.transpose(-1, -2) @ q, weights.transpose(-1, -2) @ g]
+        if shared:
+            learned = [one[None] for one in learned]
         return (*found, *learned, None, None, None)
-
-
-def _summed(gradient: Tensor, like: Tensor) -> Tensor:
-    """Return a gradient (batch, ...), summed over the batch where ``like`` serves all of it."""
-    return gradient if gradient.shape[0] == like.shape[0] else gradient.sum(dim=0, keepdim=True)
