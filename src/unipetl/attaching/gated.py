@@ -25,7 +25,7 @@ ADDENDS = "_unipetl_addends"
 UNKNOWN = ("position_bias", "cache", "softcap")
 
 #: Where one query reads fewer numbers than this, to copy them takes less time than the more operations here.
-SMALL = 1 << 17
+SMALL = 1 << 16
 
 _is_tracing: Any = torch.jit.is_tracing  # type: ignore[attr-defined]
 _is_flash_enabled: Any = torch.backends.cuda.flash_sdp_enabled
@@ -98,12 +98,12 @@ def gated(
     groups = query.shape[1] // key.shape[1]
     if groups > 1 and n == 1 and (mask is None or mask.shape[1] == 1):
         packed = query.reshape(query.shape[0], key.shape[1], groups, query.shape[3])
-        result = _joined(packed, key, value, *learned, mask, causal, scaling)
+        result = _joined(packed, key, value, *learned, mask, causal, scaling, n == 1)
         return result.reshape(query.shape).transpose(1, 2)
     if groups > 1:
         key, value = (one.repeat_interleave(groups, dim=1) for one in (key, value))
         learned = (learned[0].repeat_interleave(groups, dim=1), learned[1].repeat_interleave(groups, dim=1))
-    return _joined(query, key, value, *learned, mask, causal, scaling).transpose(1, 2)
+    return _joined(query, key, value, *learned, mask, causal, scaling, n == 1).transpose(1, 2)
 
 
 def _joined(
@@ -115,6 +115,7 @@ def _joined(
     mask: Tensor | None,
     causal: bool,
     scaling: float,
+    one: bool,
 ) -> Tensor:
     tensors: Any = query, key, value, learned_key, learned_value
     device = query.device.type
@@ -127,7 +128,7 @@ def _joined(
             result: Tensor = _Gated.apply(*tensors, addends, causal, scaling)  # type: ignore[no-untyped-call]
             return result
         everything: Any = *tensors, addends, causal, scaling
-        return _compute(*everything)[0]
+        return _of_one(*everything) if one and learned_key.shape[0] == 1 else _compute(*everything)[0]
 
 
 def _addends(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -203,6 +204,29 @@ def _compute(
     else:
         joined.add_(weights[..., :keys] @ learned_value)
     return _unfolded(joined, batch, shared=shared), logits
+
+
+def _of_one(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    learned_key: Tensor,
+    learned_value: Tensor,
+    addends: Tensor | None,
+    causal: bool,
+    scaling: float,
+) -> Tensor:
+    """Return the result for one query of a sequence: the number of operations counts, and the kernel needs the fewest.
+
+    All rows' queries are one sequence of the learned keys' attention, and the gate is a sigmoid of two denominators.
+    """
+    batch = query.shape[0]
+    h, own = _forward(query, key, value, 0.0, causal, attn_mask=addends, scale=scaling)
+    rows = _folded(query, shared=True)[None]
+    change, learned = _forward(rows, learned_key, learned_value, 0.0, False, scale=scaling)
+    gate = torch.sigmoid(learned.reshape(own.shape[1], batch, -1).transpose(0, 1) - own)
+    joined: Tensor = h.lerp_(_unfolded(change[0], batch, shared=True), gate[..., None].to(h.dtype))
+    return joined
 
 
 class _Gated(torch.autograd.Function):
