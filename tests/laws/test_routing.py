@@ -41,7 +41,7 @@ def taken(model, wanted):
 
 
 @EACH_FAMILY
-@pytest.mark.parametrize("padding", ["right", "left"])
+@pytest.mark.parametrize("padding", [pytest.param("right", marks=pytest.mark.slow), "left"])  # stacks pad right
 def test_a_mix_of_methods(family, padding):
     model = fresh(family)
     names = attach_all(model, taken(model, MIX))
