@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +23,13 @@ def python_files(folder: Path) -> list[Path]:
 
 
 def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    return _tree(path.read_text(encoding="utf-8"), str(path))
+
+
+@cache
+def _tree(text: str, name: str) -> ast.Module:
+    """The rules read the same files; none changes a tree."""
+    return ast.parse(text, filename=name)
 
 
 def at(path: Path, node: ast.AST) -> str:

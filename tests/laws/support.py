@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -16,22 +15,28 @@ from torch import Tensor, nn
 import unipetl
 from unipetl.errors import CheckError
 from unipetl.testing import FAMILIES, Family, build
+from unipetl.testing.models import copied
 from unipetl.testing.strategies import methods
 
 #: Families whose layers another one has, but for a window, biases or a gate: the laws try them in the slow run.
 ALIKE = {"mistral": "llama", "qwen2": "qwen3", "t5": "t5_gated"}
+#: Families whose layers compute as another one's, under other names or after other positions. What is the same for
+#: equal layers is tried on them in the slow run. Names, positions and norms are not: detaching, gradients, saving, the
+#: base, padding and a mix of routed rows are tried on these families always, and the contract in test_architectures.py.
+LAYERS_ALIKE = {"roberta": "bert", "distilbert": "bert", "marian": "bart", "mbart": "bart"}
 
 
-def each(families: Iterable[Family]) -> pytest.MarkDecorator:
+def each(families: Iterable[Family], alike: Mapping[str, str] = ALIKE) -> pytest.MarkDecorator:
     """Run a test on every family, on those that are like another one in the slow run."""
     slow = [pytest.mark.slow]
     return pytest.mark.parametrize(
-        "family", [pytest.param(one, id=str(one), marks=slow if one.name in ALIKE else []) for one in families]
+        "family", [pytest.param(one, id=str(one), marks=slow if one.name in alike else []) for one in families]
     )
 
 
 EACH_FAMILY = each(FAMILIES)
-GENERATING = each(one for one in FAMILIES if one.kind != "encoder")
+EACH_LAYER = each(FAMILIES, ALIKE | LAYERS_ALIKE)
+GENERATING = each((one for one in FAMILIES if one.kind != "encoder"), ALIKE | LAYERS_ALIKE)
 CAUSAL = GENERATING
 #: How many random methods a law is tried on, per family: a few by default, many in the slow run.
 EXAMPLES = pytest.mark.parametrize(
@@ -48,7 +53,7 @@ def fresh(
     family: Family, head: str | None = None, dtype: torch.dtype = torch.float64, implementation: str | None = None
 ) -> Any:
     """A new copy of the family's tiny model."""
-    return copy.deepcopy(_pristine(family.name, head, dtype, implementation))
+    return copied(_pristine(family.name, head, dtype, implementation))
 
 
 def explore(law: str, family: Family, examples: int, check: Callable[..., None], **options: Any) -> None:

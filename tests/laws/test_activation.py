@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import unipetl
-from laws.support import EACH_FAMILY, EXAMPLES, broken, explore, family_named, fresh, refused
+from laws.support import EACH_LAYER, EXAMPLES, broken, explore, family_named, fresh, refused
 from unipetl.attaching import attachment as attaching
 from unipetl.attaching import detached
 from unipetl.testing import SMALL, batch
@@ -35,13 +35,13 @@ def switches_off(model, method):
     same(outputs(model, call), wanted, "the result after detached()")
 
 
-@EACH_FAMILY
+@EACH_LAYER
 @EXAMPLES
 def test_random_methods(family, examples):
     explore("activation", family, examples, switches_off)
 
 
-@EACH_FAMILY
+@EACH_LAYER
 @pytest.mark.parametrize("name", METHODS)
 def test_named_methods(family, name):
     model = fresh(family)
@@ -61,7 +61,7 @@ def stacks(model, twin, first, second):
     close(outputs(model, batch(model)), outputs(twin, batch(twin)), "two stacked against both in one", 1e-12)
 
 
-@EACH_FAMILY
+@EACH_LAYER
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -98,7 +98,7 @@ SUMS = [
 ]
 
 
-@EACH_FAMILY
+@EACH_LAYER
 @pytest.mark.parametrize(("text", "join"), SUMS, ids=["lora", "prefix", "heads"])
 def test_stacked_at_the_same_places(family, text, join):
     adds_up(fresh(family), fresh(family), text, join)
@@ -110,7 +110,7 @@ def test_two_prompts_stand_side_by_side(name):
     adds_up(fresh(family), fresh(family), "prompt_tuning(length={})", lambda name: 0)
 
 
-@EACH_FAMILY
+@EACH_LAYER
 @pytest.mark.parametrize(("first", "second"), [("pfeiffer", "pfeiffer"), ("parallel_adapter", "adapter")])
 def test_the_order_of_stacking(family, first, second):
     model = fresh(family)
@@ -169,7 +169,7 @@ def keeps_choices(model):
     keeps_flags(model, attach_all(model, wanted))
 
 
-@EACH_FAMILY
+@EACH_LAYER
 def test_switching_keeps_what_the_user_froze_and_freed(family):
     keeps_choices(fresh(family))
 

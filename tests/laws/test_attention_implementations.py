@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import unipetl
-from laws.support import EACH_FAMILY, EXAMPLES, at_tokens, broken, explore, family_named, fresh, refused, tolerance
+from laws.support import EACH_LAYER, EXAMPLES, at_tokens, broken, explore, family_named, fresh, refused, tolerance
 from unipetl.attaching import heads
 from unipetl.testing import SMALL, batch
 from unipetl.testing.compare import close, differ, outputs, scatter
@@ -33,13 +33,13 @@ def law(model, method, family):
         close(at_tokens(call, outputs(model, call)), wanted, f"sdpa again, padding {padding}", atol)
 
 
-@EACH_FAMILY
+@EACH_LAYER
 @EXAMPLES
 def test_random_methods(family, examples):
     explore("implementations", family, examples, lambda model, method: law(model, method, family))
 
 
-@EACH_FAMILY
+@EACH_LAYER
 @pytest.mark.parametrize("name", METHODS)
 def test_named_methods(family, name):
     model = fresh(family)

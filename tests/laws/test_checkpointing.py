@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import unipetl
-from laws.support import EACH_FAMILY, EXAMPLES, broken, explore, family_named, fresh, refused
+from laws.support import EACH_LAYER, EXAMPLES, broken, explore, family_named, fresh, refused
 from unipetl.attaching.entry import EntryHook, VectorsHook
 from unipetl.testing import SMALL, batch
 from unipetl.testing.compare import close, loss_of, require, scatter
@@ -59,13 +59,13 @@ def law(model, method):
             close(found[name], gradient, f"the gradient of {name}, {kind}", 1e-10)
 
 
-@EACH_FAMILY
+@EACH_LAYER
 @EXAMPLES
 def test_random_methods(family, examples):
     explore("checkpointing", family, examples, law)
 
 
-@EACH_FAMILY
+@EACH_LAYER
 @pytest.mark.parametrize("name", METHODS)
 def test_named_methods(family, name):
     model = fresh(family)

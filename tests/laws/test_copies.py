@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import unipetl
-from laws.support import EACH_FAMILY, EXAMPLES, broken, explore, family_named, fresh, refused
+from laws.support import EACH_LAYER, EXAMPLES, broken, explore, family_named, fresh, refused
 from unipetl.testing import SMALL, batch
 from unipetl.testing.compare import differ, outputs, require, same, scatter
 
@@ -51,13 +51,13 @@ def law(model, method, way=copy.deepcopy):
     same(outputs(twin, call), bare, "the copy after detaching")
 
 
-@EACH_FAMILY
+@EACH_LAYER
 @EXAMPLES
 def test_random_methods(family, examples):
     explore("copies", family, examples, law)
 
 
-@EACH_FAMILY
+@EACH_LAYER
 @pytest.mark.parametrize("name", METHODS)
 def test_named_methods(family, name):
     model = fresh(family)

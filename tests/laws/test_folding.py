@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from laws.support import EACH_FAMILY, EXAMPLES, broken, explore, family_named, fresh, refused, tolerance
+from laws.support import EACH_LAYER, EXAMPLES, broken, explore, family_named, fresh, refused, tolerance
 from unipetl import Method
 from unipetl.folding import algebra, edits, live, rewrite
 from unipetl.testing import batch
@@ -22,7 +22,7 @@ COMPLETE = {
 SPLIT = "parallel_adapter(rank=3, activation=tanh)"
 
 
-@EACH_FAMILY
+@EACH_LAYER
 @EXAMPLES
 def test_random_methods(family, examples):
     explore(
@@ -33,7 +33,7 @@ def test_random_methods(family, examples):
     )
 
 
-@EACH_FAMILY
+@EACH_LAYER
 @pytest.mark.parametrize("name", COMPLETE)
 def test_what_folds_into_a_plain_model(family, name):
     model = fresh(family)
@@ -44,7 +44,7 @@ def test_what_folds_into_a_plain_model(family, name):
     assert folded.plain, str(folded)
 
 
-@EACH_FAMILY
+@EACH_LAYER
 def test_an_activation_of_its_own_gets_an_ffn_with_two(family):
     folded = folds_and_unfolds(fresh(family), SPLIT, batch(fresh(family)), atol=tolerance(family))
     assert folded is not None
@@ -52,7 +52,7 @@ def test_an_activation_of_its_own_gets_an_ffn_with_two(family):
     assert "keeps its activation (tanh)" in folded.not_plain[0]
 
 
-@EACH_FAMILY
+@EACH_LAYER
 def test_what_does_not_fold_is_refused_and_nothing_touched(family):
     model = fresh(family)
     message = refuses_cleanly(model, "prefix_tuning(length=2, mlp=None) + lora(rank=2)", batch(model))

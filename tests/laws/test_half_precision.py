@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import unipetl
-from laws.support import EACH_FAMILY, broken, family_named, fresh, refused
+from laws.support import EACH_LAYER, broken, family_named, fresh, refused
 from unipetl.attaching import build as building
 from unipetl.testing import SMALL, batch, prompt
 from unipetl.testing.compare import differ, logits_of, loss_of, outputs, require, same, scatter
@@ -54,7 +54,7 @@ def law(model, method):
     same(outputs(model, call), bare, "the result after detaching")
 
 
-@EACH_FAMILY
+@EACH_LAYER
 @pytest.mark.parametrize("name", METHODS)
 def test_named_methods(family, name):
     model = fresh(family, dtype=torch.bfloat16)
@@ -62,7 +62,7 @@ def test_named_methods(family, name):
         law(model, SMALL[name])
 
 
-@EACH_FAMILY
+@EACH_LAYER
 def test_learned_scales(family):
     law(fresh(family, dtype=torch.bfloat16), unipetl.Method.from_plain(LEARNED))
 

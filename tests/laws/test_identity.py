@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from laws.support import EACH_FAMILY, EXAMPLES, broken, explore, family_named, fresh, refused
+from laws.support import EACH_LAYER, EXAMPLES, broken, explore, family_named, fresh, refused
 from unipetl.composition import Multiply
 from unipetl.forms.bottleneck import BottleneckDelta
 from unipetl.forms.rescale import RescaleDelta
@@ -15,13 +15,13 @@ from unipetl.testing.laws import promises_zero, starts_as_the_bare_model
 PROMISING = sorted(name for name, text in SMALL.items() if promises_zero(text))
 
 
-@EACH_FAMILY
+@EACH_LAYER
 @EXAMPLES
 def test_random_methods(family, examples):
     explore("identity", family, examples, lambda model, method: starts_as_the_bare_model(model, method, batch(model)))
 
 
-@EACH_FAMILY
+@EACH_LAYER
 @pytest.mark.parametrize("name", PROMISING)
 def test_named_methods_that_promise_it(family, name):
     model = fresh(family)

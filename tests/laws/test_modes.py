@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import unipetl
-from laws.support import EACH_FAMILY, broken, family_named, fresh
+from laws.support import EACH_LAYER, broken, family_named, fresh
 from unipetl.attaching import build as building
 from unipetl.testing import batch
 from unipetl.testing.compare import outputs, require, same, scatter
@@ -26,12 +26,12 @@ def law(model, method, training):
 
 
 @pytest.mark.parametrize("training", [False, True])
-@EACH_FAMILY
+@EACH_LAYER
 def test_modes(family, training):
     law(fresh(family), METHOD, training)
 
 
-@EACH_FAMILY
+@EACH_LAYER
 def test_a_loaded_attachment_evaluates(family, tmp_path):
     model = fresh(family)
     unipetl.attach(model, METHOD)

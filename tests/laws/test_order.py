@@ -7,7 +7,7 @@ import random
 import pytest
 
 import unipetl
-from laws.support import EACH_FAMILY, EXAMPLES, broken, explore, family_named, fresh
+from laws.support import EACH_LAYER, EXAMPLES, broken, explore, family_named, fresh
 from unipetl.attaching import build as building
 from unipetl.testing import batch
 from unipetl.testing.compare import close, outputs, require, same, scatter
@@ -35,13 +35,13 @@ def law(model, method, twin):
     close(outputs(twin, batch(twin)), outputs(model, batch(model)), "the function in another order", 1e-12)
 
 
-@EACH_FAMILY
+@EACH_LAYER
 @EXAMPLES
 def test_random_methods(family, examples):
     explore("order", family, examples, lambda model, method: law(model, method, fresh(family)))
 
 
-@EACH_FAMILY
+@EACH_LAYER
 def test_a_large_mix(family):
     law(fresh(family), MIXED, fresh(family))
 

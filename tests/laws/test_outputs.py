@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import unipetl
-from laws.support import EACH_FAMILY, EXAMPLES, broken, explore, family_named, fresh, refused
+from laws.support import EACH_LAYER, EXAMPLES, broken, explore, family_named, fresh, refused
 from unipetl.attaching import heads
 from unipetl.attaching.prompts import ShortenResult
 from unipetl.testing import SMALL, batch
@@ -72,7 +72,7 @@ def _record(seen, site):
     return hook
 
 
-@EACH_FAMILY
+@EACH_LAYER
 @EXAMPLES
 def test_random_methods(family, examples):
     def check(model, method):
@@ -82,7 +82,7 @@ def test_random_methods(family, examples):
     explore("outputs", family, examples, check)
 
 
-@EACH_FAMILY
+@EACH_LAYER
 @pytest.mark.parametrize("name", METHODS)
 def test_named_methods(family, name):
     model = fresh(family, implementation="eager")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import unipetl
-from laws.support import EACH_FAMILY, EXAMPLES, broken, explore, family_named, fresh
+from laws.support import EACH_LAYER, EXAMPLES, broken, explore, family_named, fresh
 from unipetl.attaching import build as building
 from unipetl.testing.compare import require, same
 
@@ -34,13 +34,13 @@ def law(make, method):
     require(not equal, f"equal values with another seed: {equal[:3]}.")
 
 
-@EACH_FAMILY
+@EACH_LAYER
 @EXAMPLES
 def test_random_methods(family, examples):
     explore("seeds", family, examples, lambda model, method: law(lambda: fresh(family), method))
 
 
-@EACH_FAMILY
+@EACH_LAYER
 def test_places_differ_and_dtypes_do_not(family):
     double, single = values(fresh(family), METHOD), values(fresh(family, dtype=torch.float32), METHOD)
     for name, value in single.items():
@@ -49,7 +49,7 @@ def test_places_differ_and_dtypes_do_not(family):
     assert len({tuple(value.flatten().tolist()) for value in downs}) == len(downs)
 
 
-@EACH_FAMILY
+@EACH_LAYER
 def test_another_modification_moves_nothing(family):
     alone = values(fresh(family), "adapter(rank=2)")
     mixed = values(fresh(family), METHOD + " + prefix_tuning(length=3, mlp=None) + lora(rank=1)")

@@ -21,9 +21,8 @@ from unipetl.reproduction.small_tasks import PRONOUNCE, SST2, small_tasks
 SEEDS = (0, 1, 2)
 
 
-@pytest.fixture
-def data(tmp_path):
-    folder = tmp_path / "data" / "sst2"
+def write_data(place):
+    folder = place / "data" / "sst2"
     folder.mkdir(parents=True)
     rows = [{"sentence": words(n % 7, 3), "label": n % 2} for n in range(30)]
     for name in ("train", "dev"):
@@ -32,8 +31,15 @@ def data(tmp_path):
 
 
 @pytest.fixture
-def study(tmp_path, data):
-    tasks = small_tasks(("sst2",), data=data, model=save_bert(tmp_path / "bert"))
+def data(tmp_path):
+    return write_data(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The study does not change, and finding every method's size takes a second."""
+    place = tmp_path_factory.mktemp("study")
+    tasks = small_tasks(("sst2",), data=write_data(place), model=save_bert(place / "bert"))
     return small.small_study(tasks, seeds=SEEDS)
 
 
@@ -63,6 +69,7 @@ def trained(monkeypatch):
         return read(directory, plan)
 
     monkeypatch.setattr(small, "compare", compare)
+    monkeypatch.setattr("unipetl.files.flush", lambda path: None)  # hundreds of files; no crash is tried here
     return made
 
 

@@ -133,7 +133,12 @@ def _read(hint: Any, value: Any) -> Any:
             near = nearest(str(word), words)
             raise ValueError(f"unknown value.{f' Did you mean {near!r}?' if near else ''} Known: {', '.join(words)}")
         return word
-    return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
+    return _adapter(hint).validate_python(value)
+
+
+@lru_cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False))
 
 
 def _first(error: ValueError, value: Any) -> str:

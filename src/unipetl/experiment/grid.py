@@ -19,7 +19,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from unipetl.errors import unknown
@@ -36,7 +35,7 @@ from unipetl.experiment.recipe import (
     seeds_schema,
     task_faults,
 )
-from unipetl.files import write_text
+from unipetl.files import to_yaml, write_text
 
 
 class MethodPart(BaseModel):
@@ -200,7 +199,7 @@ class ComparePlan(Checked):
     def save(self, path: str | Path) -> Path:
         """Write the plan as YAML, atomically."""
         data = self.model_dump(mode="json", exclude_defaults=True)
-        write_text(Path(path), yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+        write_text(Path(path), to_yaml(data))
         return Path(path)
 
 

@@ -18,14 +18,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BeforeValidator, Field
 
 from unipetl import notation
 from unipetl.errors import MethodError, TaskError, unknown
 from unipetl.experiment import arguments
 from unipetl.experiment.marked import Checked, Fault, Place, fault, read_as
-from unipetl.files import write_text
+from unipetl.files import to_yaml, write_text
 from unipetl.method import Method, json_schema
 
 #: What ``method:`` says where nothing is attached and nothing trained: the model as it is.
@@ -138,7 +137,7 @@ class Recipe(Checked):
 
     def to_yaml(self) -> str:
         """Return the resolved recipe as YAML."""
-        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
+        return to_yaml(self.resolved())
 
     def save(self, path: str | Path) -> Path:
         """Write the resolved recipe as YAML, atomically."""

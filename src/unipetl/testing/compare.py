@@ -29,14 +29,15 @@ def require(holds: bool, message: str) -> None:
 def same(found: Tensor, wanted: Tensor, what: str) -> None:
     """Require two tensors to be bit for bit equal."""
     require(found.shape == wanted.shape, f"{what}: shape {tuple(found.shape)} instead of {tuple(wanted.shape)}.")
-    require(torch.equal(found, wanted), f"{what}: not equal; the largest difference is {_largest(found, wanted):.3g}.")
+    if not torch.equal(found, wanted):
+        raise CheckError(f"{what}: not equal; the largest difference is {_largest(found, wanted):.3g}.")
 
 
 def close(found: Tensor, wanted: Tensor, what: str, atol: float = 1e-9) -> None:
     """Require two tensors to agree within ``atol``."""
     require(found.shape == wanted.shape, f"{what}: shape {tuple(found.shape)} instead of {tuple(wanted.shape)}.")
-    agree = torch.allclose(found.double(), wanted.double(), rtol=atol, atol=atol)
-    require(agree, f"{what}: they differ by up to {_largest(found, wanted):.3g}; {atol:g} is allowed.")
+    if not torch.allclose(found.double(), wanted.double(), rtol=atol, atol=atol):
+        raise CheckError(f"{what}: they differ by up to {_largest(found, wanted):.3g}; {atol:g} is allowed.")
 
 
 def differ(found: Tensor, other: Tensor, what: str, least: float = 1e-7) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 from unipetl.errors import PetlError, first_line
 from unipetl.testing import laws
 from unipetl.testing.calls import Calls
+from unipetl.testing.models import copied
 
 
 def broken_law(
@@ -30,7 +30,7 @@ def broken_law(
     """
 
     def fresh() -> nn.Module:
-        return copy.deepcopy(model)
+        return copied(model)
 
     def save() -> None:
         with tempfile.TemporaryDirectory() as folder:

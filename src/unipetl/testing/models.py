@@ -5,7 +5,9 @@ Every parameter, biases and norms too, is drawn wide enough that different funct
 
 from __future__ import annotations
 
+import copy
 import math
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -55,6 +57,21 @@ def build(
         model: PreTrainedModel = getattr(transformers, which.heads[head])(config)
     randomize(model, seed=seed)
     return model.to(dtype).eval()  # type: ignore[arg-type]
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return a deep copy of a model, in half the time of ``copy.deepcopy``.
+
+    A module holds a dozen containers, most of them for hooks and empty; these are made anew at once, and the copying
+    does not walk into them.
+    """
+    empty = {
+        id(value): type(value)()
+        for module in model.modules()
+        for value in vars(module).values()
+        if type(value) in (dict, set, OrderedDict) and not value
+    }
+    return copy.deepcopy(model, empty)
 
 
 def randomize(model: nn.Module, *, seed: int = 0) -> None:

@@ -32,10 +32,11 @@ def leaves_the_base_alone(
     before = {name: value.clone() for name, value in model.state_dict().items()}
     attachment = scatter(attach(model, method, **attaching))
     shared = {name: id(parameter) for name, parameter in model.named_parameters(remove_duplicate=False)}
+    attached = model.state_dict()
     for name, value in before.items():
-        require(name in model.state_dict(), f"attaching lost the key {name!r}.")
-        same(model.state_dict()[name], value, f"{name} after attaching")
-    extra = [name for name in model.state_dict() if name not in before and ".unipetl." not in f".{name}"]
+        require(name in attached, f"attaching lost the key {name!r}.")
+        same(attached[name], value, f"{name} after attaching")
+    extra = [name for name in attached if name not in before and ".unipetl." not in f".{name}"]
     require(not extra, f"attaching added keys outside its own place: {extra[:3]}.")
     start = {name: tensor.detach().clone() for name, tensor in attachment.tensors().items()}
     own = [parameter for parameter in model.parameters() if parameter.requires_grad]

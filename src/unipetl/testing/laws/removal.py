@@ -79,10 +79,12 @@ class Snapshot:
 
 def _hooks(module: nn.Module, kind: str) -> tuple[str | int, ...]:
     """The hooks in their order: of ours the type, for they are made anew; of others the number, which is a handle."""
+    numbers = getattr(module, kind)
+    if not numbers:  # nearly always
+        return ()
     ours = {n: hook for found in (module._forward_hooks, module._forward_pre_hooks) for n, hook in found.items()}
     return tuple(
-        type(ours[number]).__name__ if number in ours and is_own_hook(ours[number]) else number
-        for number in getattr(module, kind)
+        type(ours[number]).__name__ if number in ours and is_own_hook(ours[number]) else number for number in numbers
     )
 
 
