@@ -41,7 +41,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def to_yaml(data: Any) -> str:
-    """Return plain data as YAML in the order given, by libyaml where PyYAML has it: that takes a tenth of the time."""
+    """Return plain data as YAML in the order given, by libyaml where PyYAML has it, which is much faster."""
     import yaml
 
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
