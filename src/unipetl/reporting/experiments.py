@@ -43,11 +43,13 @@ class Experiment:
         label: its name for people.
         recipe: what ran.
         runs: the finished runs, one per seed, at least one.
+        task: what its task is called: the name in the plan, or the recipe's task.
     """
 
     label: str
     recipe: Recipe
     runs: tuple[Run, ...]
+    task: str
 
     @property
     def first(self) -> RunResult:
@@ -57,7 +59,7 @@ class Experiment:
     @property
     def column(self) -> tuple[str, str]:
         """The task and the model: what experiments of one table have in common."""
-        return self.recipe.task, self.recipe.model or ""
+        return self.task, self.recipe.model or ""
 
     @property
     def whole(self) -> bool:
