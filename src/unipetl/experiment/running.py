@@ -174,9 +174,9 @@ class _Run:
     def _train(self, trainer: Trainer) -> tuple[int, float]:
         checkpoint = last_checkpoint(self.files.checkpoints)
         step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-        kept = [row for row in read_lines(self.files.log) if row["step"] <= step] if checkpoint else []
+        kept = [row for row in read_lines(self.files.log) if isinstance(row.get("step"), int) and row["step"] <= step] if checkpoint else []
         write_lines(self.files.log, kept)
-        before = max((row["seconds"] for row in kept), default=0.0)
+        before = max((row["seconds"] for row in kept if isinstance(row.get("seconds"), (int, float))), default=0.0)
         log = Log(self.files.log, self.listener, before)
         trainer.add_callback(log)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

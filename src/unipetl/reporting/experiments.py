@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import mean, stdev
@@ -76,7 +77,7 @@ class Experiment:
         if metric is None:
             return [one.result.score for one in self.runs]
         found = [one.result.metrics.get(metric) for one in self.runs]
-        return [one for one in found if isinstance(one, (int, float))]
+        return [one for one in found if one is not None and math.isfinite(one)]
 
     def mean(self) -> float:
         """Return the mean score over the seeds."""

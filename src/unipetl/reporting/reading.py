@@ -65,8 +65,20 @@ class _Reader:
         if not runs:
             raise RunError(_no_runs(folder))
         for path in runs:
-            recipe, seed = RunDirectory(path).read_recipe()
-            self._run(path, _called(path, recipe), recipe.name or recipe.method_text(), recipe, seed, str(path))
+            found = self._recipe(path, str(path), folder.resolve().name)
+            if found is not None:
+                recipe, seed = found
+                self._run(path, _called(path, recipe), recipe.name or recipe.method_text(), recipe, seed, str(path))
+
+    def _recipe(self, path: Path, shown: str, label: str) -> tuple[Recipe, int] | None:
+        """Return a run's recipe and seed; one that is damaged is among the failures, and hides no other."""
+        try:
+            return RunDirectory(path).read_recipe()
+        except RunError as error:
+            seed = path.name.removeprefix("seed-")
+            number = int(seed) if seed.isdecimal() else 0
+            self.failures.append(Failure("–", label, number, "RunError", str(error), shown))
+            return None
 
     def _comparison(self, folder: Path) -> None:
         plan = load_plan(folder / PLAN, tasks=None)
@@ -85,8 +97,9 @@ class _Reader:
         self.sheets += searches.sheets(found)
         for one in found.best(BEST_POINTS):
             for run in one.runs:
-                recipe, seed = RunDirectory(folder / run).read_recipe()
-                self._run(folder / run, recipe.task, f"point {one.number}", recipe, seed, run)
+                recipe = self._recipe(folder / run, run, f"point {one.number}")
+                if recipe is not None:
+                    self._run(folder / run, recipe[0].task, f"point {one.number}", *recipe, run)
         failed = [one for one in found.tried if one.state == "failed"]
         self.failures += [
             Failure(found.task, f"point {one.number}", definition.seeds[0], "failed", one.reason, (*one.runs, "")[0])

@@ -11,6 +11,7 @@ drawn again is not trained again, and one that was interrupted goes on from its 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -257,7 +258,7 @@ class _Searching:
                 self._tell(trying, "failed", message=f"{outcome.error}: {outcome.message}")
                 return
             scores.append(result.score)
-        if all(isinstance(one, (int, float)) for one in scores):
+        if all(map(math.isfinite, scores)):
             self._tell(trying, "finished", mean(scores))
         else:
             self._tell(trying, "failed", message="its score is not a number; the training diverged")
