@@ -93,6 +93,7 @@ def command(
     _refuse({"--quick": quick, "--limit": limit}, "--scale small")
     from unipetl.budget import Budget as Amount
     from unipetl.reproduction.choosing import Choice
+
     choice = Choice(
         place=target,
         rows=tuple(key.strip() for key in rows.split(",") if key.strip()) if rows else (),

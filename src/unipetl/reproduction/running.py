@@ -65,7 +65,7 @@ def check_models_and_data(planned: Sequence[Planned]) -> None:
             seen.append(wanted)
             task = get_task(one.recipe.task).configure(one.recipe.options)
             try:
-                task.prepare(model=one.recipe.model, limit=1, evaluation_limit=1)
+                task.prepare(model=one.recipe.model, **task.few())
             except DownloadError as error:
                 raise DownloadError(f"{error} Here that is --data DIR, a folder with train.jsonl and so on.") from error
 
