@@ -104,14 +104,20 @@ def fit_budget(
 
     Raises:
         MethodError: the budget or the method cannot be read.
-        PlanError: the method has no size, makes no sense on this model, or no size of it comes close; the message
-            has the nearest budgets that do.
+        PlanError: the budget is larger than the model, the method has no size, makes no sense on this model, or no
+            size of it comes close; the message has the nearest budgets that do.
 
     Example::
 
         unipetl.attach(model, unipetl.fit_budget("lora(at=ffn)", model, "0.5%").method)
     """
     wanted = Budget.read(budget).parameters(model)
+    whole = Budget(1.0, share=True).parameters(model)
+    if wanted > whole:
+        raise PlanError(
+            f"budget: {wanted:,} parameters are more than the model's own {whole:,}, which the method `full` trains. "
+            "Expected a share of them such as 0.5%."
+        )
     if not sizes(method):
         made = plan(notation.parse(method), model, train_head=False)
         share = f"{made.parameters:,} parameters ({made.share:.3%})"

@@ -74,6 +74,13 @@ def from_json(text: str | bytes) -> Any:
         raise ValueError("nested too deep") from error
 
 
+def memory_text(size: int) -> str:
+    """Return a number of bytes as people read it, in MiB of 1024 * 1024 bytes, or in GiB from one on."""
+    if size >= 2**30:
+        return f"{size / 2**30:,.1f} GiB"
+    return f"{size / 2**20:.{0 if size >= 100 * 2**20 else 1}f} MiB"
+
+
 def refuse_taken(target: Path, what: str) -> None:
     """Refuse a folder to write that is more than an empty folder: a file, a link to nothing, somebody's work.
 

@@ -52,6 +52,8 @@ def test_a_comparison_gets_sizes_task_by_task(tmp_path):
     [
         (["-x", "lora", "--budget", "half"], ["expected a share such as 0.5%", "'half'"]),
         (["-x", "bitfit", "--budget", "1%"], ["has no size to solve for", "102,144"]),
+        (["-x", "lora", "--budget", "500%"], ["are more than the model's own 124,055,040", "such as 0.5%"]),
+        (["-x", "lora", "--budget", "10000b"], ["are more than the model's own"]),
         (["-x", "lora", "--budget", "10"], ["The nearest: 36,864 (0.030%) with lora(rank=1)"]),
     ],
 )

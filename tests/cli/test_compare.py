@@ -115,8 +115,8 @@ def test_methods_stand_side_by_side_and_a_failure_is_exit_code_one(monkeypatch, 
         "min",
         "01",
         "s",
-        "440",
-        "MB",
+        "420",
+        "MiB",
     ] in lines
     assert [
         "full",
@@ -131,8 +131,8 @@ def test_methods_stand_side_by_side_and_a_failure_is_exit_code_one(monkeypatch, 
         "min",
         "01",
         "s",
-        "440",
-        "MB",
+        "420",
+        "MiB",
     ] in lines
     assert "Not made yet: 3 runs." in result.stdout
     assert "failed: tiny, wrong, seed 0: PlanError: it makes no sense" in result.stderr

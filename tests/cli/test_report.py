@@ -34,6 +34,13 @@ def test_every_form_has_its_file(folder, form, name, start):
     assert (folder / name).read_text(encoding="utf-8").startswith(start)
 
 
+def test_what_failed_and_what_is_missing_is_counted_too(tmp_path):
+    scores = {("LoRA", 0): None, ("adapter", 0): "missing", ("adapter", 1): "missing"}
+    folder = write_comparison(tmp_path / "first", scores=scores)
+    said = call("report", folder, "--to", "md").stdout
+    assert said == f"{folder / 'report.md'}: 5 finished runs, 1 failed and 2 not made yet of made by hand\n"
+
+
 def test_a_program_is_told_what_was_found(folder, tmp_path):
     found = data("report", folder, "-o", tmp_path / "deep" / "page.html")
     assert found == {

@@ -4,9 +4,11 @@ import json
 import re
 
 import pytest
+from transformers import T5Config
 
 from cli.calling import call, data, refusal
 from tasks.tiny_text import save_bart, words, write_jsonl
+from unipetl.cli import reproduce
 from unipetl.reproduction import paper
 
 TINY = ("--set", "training.max_steps=2", "--set", "training.eval_strategy=no", "--set", "training.save_strategy=no",
@@ -94,10 +96,29 @@ def test_bad_input_is_refused_with_what_would_work(args, parts):
 
 
 @pytest.mark.parametrize(
-    "args", [["claims"], ["table6", "--quick"], ["table6", "--scale", "small", "--rows", "mam"], []]
+    "args", [["claims", "--scale", "paper"], ["table6", "--quick"], ["table6", "--scale", "small", "--rows", "mam"], []]
 )
 def test_what_does_not_belong_together_is_wrong_usage(args):
     call("reproduce", *args, code=2)
+
+
+def test_claims_are_tested_on_small_models_also_where_no_scale_is_named(monkeypatch):
+    asked = []
+    monkeypatch.setattr(reproduce, "_small", lambda target, task, *_, **more: asked.append((target, more["quick"])))
+    call("reproduce", "claims")
+    call("reproduce", "claims", "--quick")
+    call("reproduce", "claims", "--scale", "small")
+    assert asked == [("claims", False), ("claims", True), ("claims", False)]
+
+
+def test_a_method_is_planned_on_the_model_that_runs(tmp_path):
+    T5Config(d_model=16, d_ff=32, num_layers=1, num_heads=2, feed_forward_proj="gated-gelu").save_pretrained(tmp_path)
+    args = ("--rows", "mam", "--task", "xsum", "--model", tmp_path, "--set", "method=lora(rank=2, at=ffn.gate)")
+    (cell,) = data("reproduce", "table6", *args, "--dry-run")["cells"]
+    assert cell["rule_share"] is None  # BART, which the paper's shares are of, has no gate
+    assert cell["parameters"] == 2 * 2 * (16 + 32)
+    assert "whose numbers are left out: mam" in call("reproduce", "table6", *args, "--dry-run").stdout
+    assert "ffn.gate" in refusal("reproduce", "table6", *args[:4], *args[6:], "--dry-run")
 
 
 def test_without_model_and_data_there_is_one_clear_error(tmp_path):

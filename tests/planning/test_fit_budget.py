@@ -21,7 +21,7 @@ def added(method):
     return unipetl.plan(method, BART).added_parameters
 
 
-@pytest.mark.parametrize("budget", [1_000, 4_793, 30_000])
+@pytest.mark.parametrize("budget", [1_000, 4_793, 14_000])
 @pytest.mark.parametrize(
     "method",
     [

@@ -185,7 +185,7 @@ def test_a_full_disk_is_seen_before_the_download(home, monkeypatch):
     calls = stand_in(monkeypatch)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(embedded.shutil, "disk_usage", lambda _: usage(1, 1, 5_000_000))
-    with pytest.raises(DownloadError, match=r"needs 100 MB in .* and 5 MB are free"):
+    with pytest.raises(DownloadError, match=r"needs 95\.4 MiB in .* and 4\.8 MiB are free"):
         embedded.fetch()
     assert calls == []
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from unipetl.architectures import Architecture
 from unipetl.attaching.build import build, hang, unhang
 from unipetl.attaching.install import install
+from unipetl.attaching.room import refuse_without_room
 from unipetl.attaching.state import (
     Record,
     State,
@@ -103,7 +104,8 @@ def attach(
 
     Raises:
         PlanError: the method makes no sense on this model.
-        AttachError: the name is taken, or two active attachments would train the same parameters.
+        AttachError: the name is taken, there is no memory for the parameters, or two active attachments would
+            train the same ones.
     """
     state = state_of(model)
     state.refuse_while_routed("attach()")
@@ -112,6 +114,7 @@ def attach(
     if name in state.records:
         raise AttachError(f"the model already has an attachment {name!r}; detach it first or choose another name.")
     made = plan(method, model, architecture=architecture, train_head=train_head)
+    refuse_without_room(made, model)
     _refuse_shared_training(state, made)
     record = Record(name=name, plan=made, seed=seed, active=False)
     own = own_parameters(model)

@@ -113,11 +113,13 @@ def _attention() -> Iterator[Finding]:
 def _device() -> Iterator[Finding]:
     import torch
 
+    from unipetl.files import memory_text
+
     threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
         name = torch.cuda.get_device_name()
-        yield Finding("device", "ok", f"{name}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free; {threads}")
+        yield Finding("device", "ok", f"{name}, {memory_text(free)} of {memory_text(total)} free; {threads}")
     elif torch.backends.mps.is_available():
         yield Finding("device", "ok", f"Apple GPU (mps); {threads}")
     else:
@@ -125,12 +127,13 @@ def _device() -> Iterator[Finding]:
 
 
 def _disk() -> Iterator[Finding]:
+    from unipetl.files import memory_text
     from unipetl.tasks import embedded
 
     for what, folder in (("this folder", Path.cwd()), ("cache", embedded.cache())):
         existing = next(place for place in (folder, *folder.parents) if place.exists())
         free = shutil.disk_usage(existing).free
-        found = f"{folder}: {free / 1e9:.1f} GB free"
+        found = f"{folder}: {memory_text(free)} free"
         if not os.access(existing, os.W_OK):
             yield Finding(what, "note", f"{folder}: not writable", "nothing can be saved there.")
         elif free < SPARE_BYTES:

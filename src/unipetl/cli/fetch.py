@@ -36,11 +36,13 @@ def command(
     if as_json:
         screen.show_json({"cache": str(embedded.cache()), "packages": rows})
         return
-    table = [[r["package"], r["version"], r["holds"], r["licence"], r["state"], _megabytes(r)] for r in rows]
-    screen.show_table(("package", "version", "holds", "licence", "state", "MB"), table, numbers=("MB",))
+    table = [[r["package"], r["version"], r["holds"], r["licence"], r["state"], _size(r)] for r in rows]
+    screen.show_table(("package", "version", "holds", "licence", "state", "size"), table, numbers=("size",))
     screen.show(f"\ncache: {embedded.cache()}")
 
 
-def _megabytes(row: dict[str, object]) -> str:
+def _size(row: dict[str, object]) -> str:
+    from unipetl.files import memory_text
+
     size = row["download_bytes"]
-    return f"{size / 1e6:.1f}" if isinstance(size, int) else "-"
+    return memory_text(size) if isinstance(size, int) else "-"

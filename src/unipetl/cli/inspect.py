@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,6 +65,8 @@ def _nothing(path: Path) -> Exception:
 
 
 def _run(path: Path, *, as_json: bool) -> None:
+    from unipetl.files import memory_text
+
     data = _run_data(path)
     recipe, result, adapter = data["recipe"], data["result"], data["attachment"]
     if as_json:
@@ -80,7 +82,7 @@ def _run(path: Path, *, as_json: bool) -> None:
             result["metric"]: f"{result['score']:.4f}",
             "trained": f"{result['parameters']:,} of {result['base_parameters']:,} ({screen.percent(result['share'])})",
             "steps": f"{result['steps']:,} in {duration(result['train_seconds'])}",
-            "peak memory": f"{result['peak_memory_bytes'] / 1e6:,.0f} MB",
+            "peak memory": memory_text(result["peak_memory_bytes"]),
         }
     if adapter is not None:
         facts["checksums"] = f"verified (sha256 {adapter['sha256'][:16]}); unipetl inspect {path / 'adapter'}"
@@ -88,23 +90,41 @@ def _run(path: Path, *, as_json: bool) -> None:
 
 
 def _seeds(path: Path, *, as_json: bool) -> None:
-    from unipetl.experiment.directory import RunDirectory
+    from unipetl.experiment.directory import result_if_sound
 
     paths = run_directories(path)
-    data = [_run_data(one) for one in paths]
+    data = [_run_data_or_why(one) for one in paths]
     if as_json:
         screen.show_json({"kind": "experiment", "runs": data})
         return
     screen.show(
-        f"{screen.counted(len(paths), 'run')} in {path}: {data[0]['recipe']['task']}, {data[0]['recipe']['method']}\n",
+        f"{screen.counted(len(paths), 'run')} in {path}: {_what_ran(data)}\n",
         style="bold",
     )
-    results = [result for one in paths if (result := RunDirectory(one).result()) is not None]
+    results = [result for one in paths if (result := result_if_sound(one)) is not None]
     if results:
         show_results(results)
     for one in data:
-        if one["result"] is None:
+        if "damaged" in one:
+            screen.show(f"{one['path']}: {one['damaged']}")
+        elif one["result"] is None:
             screen.show(f"{one['path']}: not finished")
+
+
+def _what_ran(data: Sequence[Mapping[str, Any]]) -> str:
+    """Return the task and the method of the first run whose recipe can be read."""
+    recipe = next((one["recipe"] for one in data if "recipe" in one), None)
+    return "damaged" if recipe is None else f"{recipe['task']}, {recipe['method']}"
+
+
+def _run_data_or_why(path: Path) -> dict[str, Any]:
+    """Return a run of several as data; of one that is damaged what is wrong with it."""
+    from unipetl.errors import PetlError
+
+    try:
+        return _run_data(path)
+    except PetlError as error:
+        return {"kind": "run", "path": str(path), "damaged": str(error)}
 
 
 def _comparison(path: Path, *, as_json: bool) -> None:

@@ -28,3 +28,5 @@ def show_plan(plan: Plan) -> None:
         f"({screen.percent(plan.share)}).\n"
         f"By the paper's rule: {plan.paper_parameters:,} ({screen.percent(plan.paper_share)})."
     )
+    for note in plan.notes:
+        screen.say(note, style="yellow")

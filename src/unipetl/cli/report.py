@@ -9,6 +9,7 @@ import typer
 
 from unipetl.cli import screen
 from unipetl.cli.options import Json, examples
+from unipetl.cli.results import counted_runs
 
 EXAMPLES = examples(
     ("one self-contained page of a comparison, finished or not", "unipetl report runs/demo"),
@@ -49,4 +50,4 @@ def command(
         counts = {"runs": len(found.runs()), "failures": len(found.failures), "missing": found.missing}
         screen.show_json({"path": str(path), "title": found.title, **counts})
     else:
-        screen.show(f"{path}: {screen.counted(len(found.runs()), 'finished run')} of {found.title}")
+        screen.show(f"{path}: {counted_runs(len(found.runs()), len(found.failures), found.missing)} of {found.title}")

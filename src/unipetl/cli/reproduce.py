@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     ("what two rows would take, and their share of parameters", "unipetl reproduce table6 --rows mam,lora --dry-run"),
     ("run them, on files of your own", "unipetl reproduce table6 --rows mam,lora --task xsum --data DIR"),
-    ("the paper's claims on two small tasks, with seeds", "unipetl reproduce claims --scale small"),
+    ("the paper's claims on two small tasks, with seeds", "unipetl reproduce claims"),
     ("every recipe of the paper as a file", "unipetl reproduce recipes -o recipes/paper"),
 )
 Scale = Literal["paper", "small"]
@@ -38,7 +38,10 @@ def command(
     ],
     rows: Annotated[str | None, typer.Option("--rows", metavar="ROW,...", help="Rows by their keys; else all.")] = None,
     task: Annotated[str | None, typer.Option("--task", "-t", metavar="TASK", help="One of the tasks alone.")] = None,
-    scale: Annotated[Scale, typer.Option("--scale", help="The paper's models and data, or small ones.")] = "paper",
+    scale: Annotated[
+        Scale | None,
+        typer.Option("--scale", help="The paper's models and data, or small ones; else paper, and of claims small."),
+    ] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", metavar="MODEL", help="A folder or a hub name; else the paper's.")
     ] = None,
@@ -76,8 +79,10 @@ def command(
     if target == "recipes":
         _recipes(output, as_json=as_json)
         return
-    if scale == "small":
-        _refuse({"--rows": rows, "--set": settings, "--budget": budget}, "--scale paper")
+    if target == "claims" and scale == "paper":
+        raise typer.BadParameter("claims are tested on small models and data: --scale small.", param_hint="--scale")
+    if scale == "small" or target == "claims":
+        _refuse({"--rows": rows, "--set": settings, "--budget": budget}, "a table or figure at --scale paper")
         from unipetl.reproduction.small_tasks import small_tasks
 
         names = (task,) if task else ()
@@ -89,8 +94,6 @@ def command(
     from unipetl.budget import Budget as Amount
     from unipetl.reproduction.choosing import Choice
 
-    if target == "claims":
-        raise typer.BadParameter("claims are tested with --scale small.", param_hint="TARGET")
     choice = Choice(
         place=target,
         rows=tuple(key.strip() for key in rows.split(",") if key.strip()) if rows else (),

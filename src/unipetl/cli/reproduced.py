@@ -33,7 +33,7 @@ def show_planned(planned: Sequence[Planned], *, as_json: bool) -> None:
                 one.row.key,
                 one.recipe.method_text(),
                 "-" if one.printed_share is None else f"{one.printed_share:g}{' *' if one.corrected else ''}",
-                f"{one.rule_share:.3g}",
+                "-" if one.rule_share is None else f"{one.rule_share:.3g}",
                 f"{one.model_share:.3g}",
                 one.parameters,
                 len(one.recipe.seeds),

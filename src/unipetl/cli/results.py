@@ -57,6 +57,8 @@ def show_results(results: Sequence[RunResult]) -> None:
 
 def show_comparison(found: Comparison) -> None:
     """Write a table per task of a comparison, what failed and what is missing."""
+    from unipetl.files import memory_text
+
     for table in found.tables:
         direction = "higher" if table.greater_is_better else "lower"
         screen.show(f"\n{table.task}: {table.metric}, {direction} is better", style="bold")
@@ -70,7 +72,7 @@ def show_comparison(found: Comparison) -> None:
                 row.score(),
                 len(row.scores),
                 duration(row.train_seconds),
-                f"{row.peak_memory_bytes / 1e6:,.0f} MB",
+                memory_text(row.peak_memory_bytes),
             ]
             for row in table.rows
         ]
@@ -80,6 +82,14 @@ def show_comparison(found: Comparison) -> None:
         screen.say(f"failed: {one.task}, {one.label}, seed {one.seed}: {one.error}: {one.message}", style="red")
     if found.missing:
         screen.show(f"\nNot made yet: {screen.counted(found.missing, 'run')}.")
+
+
+def counted_runs(finished: int, failed: int, missing: int) -> str:
+    """Return how many runs there are of each kind, such as ``6 finished runs, 1 failed and 2 not made yet``."""
+    more = [f"{failed} failed"] if failed else []
+    more += [f"{missing} not made yet"] if missing else []
+    said = screen.counted(finished, "finished run")
+    return f"{said}, {' and '.join(more)}" if more else said
 
 
 def _say_diverged(found: Comparison) -> None:

@@ -125,7 +125,7 @@ def task_model(recipe: Recipe) -> nn.Module:
     name = recipe.model or getattr(task, "default_model", None)
     if name is not None:
         return skeleton(resolve_config(name))
-    return task.prepare(limit=None if task.reads_training else 1, evaluation_limit=1).model
+    return task.prepare(**task.few()).model
 
 
 def _fitted(

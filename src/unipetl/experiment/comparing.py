@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from unipetl.errors import RunError
+from unipetl.errors import RunError, TaskError, unknown
 from unipetl.experiment.directory import RunDirectory, write_json
 from unipetl.experiment.grid import Cell, ComparePlan, load_plan
 from unipetl.experiment.lock import alone
@@ -101,7 +101,7 @@ def compare(
         todo = [(cell, seed) for seed in plan.seeds for cell in cells]
         done = [_finished(run_directory(folder, cell, seed), cell, seed) for cell, seed in todo]
         waiting = [one for one, finished in zip(todo, done, strict=True) if not finished]
-        _refuse_unknown_tasks((cell.task for cell, _ in waiting), tasks or {})
+        _refuse_unknown_tasks((cell for cell, _ in waiting), tasks or {})
         if plan != there:  # one that a person wrote there keeps its comments
             plan.save(folder / PLAN)
         board = _Board(total=len(todo), listener=progress or _silent)
@@ -135,17 +135,19 @@ def _refuse_another(plan: ComparePlan, there: ComparePlan, folder: Path) -> None
     raise RunError(
         f"{str(folder)!r} holds another comparison ({there.name or PLAN}: {len(there.methods)} methods on "
         f"{', '.join(there.tasks)}); {len(lost)} of its {len(runs)} runs are not in this plan with the same settings, "
-        f"the first is {cell.task}, {cell.label}, seed {seed}. Choose another directory, add to the plan that is "
+        f"the first is {cell.title}, {cell.label}, seed {seed}. Choose another directory, add to the plan that is "
         "there, or put this one in its place (replace=True; on the command line --replace)."
     )
 
 
-def _refuse_unknown_tasks(names: Iterable[str], tasks: Mapping[str, str]) -> None:
-    from unipetl.tasks import get_task  # brings transformers, which a comparison that is done does not need
+def _refuse_unknown_tasks(cells: Iterable[Cell], tasks: Mapping[str, str]) -> None:
+    from unipetl.tasks import TASKS  # brings transformers, which a comparison that is done does not need
 
-    for name in names:
-        if name not in tasks:
-            get_task(name)
+    known = [*(task.name for task in TASKS), *tasks]
+    for cell in cells:
+        if cell.recipe.task not in known:
+            place = "" if cell.task == cell.recipe.task else f"{cell.task}: "
+            raise TaskError(place + unknown("task", cell.recipe.task, known))
 
 
 def run_directory(folder: Path, cell: Cell, seed: int) -> Path:
@@ -228,7 +230,7 @@ def _specify(cell: Cell, seed: int, folder: Path, tasks: Mapping[str, str]) -> P
     run.parent.mkdir(parents=True, exist_ok=True)
     errors = run.with_name(f"{run.name}.stderr.txt")
     path = run.with_name(f"{run.name}.spec.json")
-    write_json(path, asdict(Spec(cell.recipe.resolved(), seed, str(run), str(errors), tasks.get(cell.task))))
+    write_json(path, asdict(Spec(cell.recipe.resolved(), seed, str(run), str(errors), tasks.get(cell.recipe.task))))
     return path
 
 

@@ -19,7 +19,6 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, asdict, dataclass, fields
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 from unipetl.errors import RecipeError, RunError
@@ -164,8 +163,10 @@ class RunDirectory:
             return None
         try:
             data = from_json(self.metrics.read_text(encoding="utf-8"))
+            if not isinstance(data, dict):
+                raise TypeError(f"expected an object, found {type(data).__name__}")
             return RunResult(path=self.path, **{one.name: _typed(data, one) for one in fields(RunResult)[1:]})
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, TypeError, OSError) as error:
             raise RunError(
                 f"{str(self.metrics)!r} is damaged ({error}); delete it, and the run is finished again."
             ) from error
@@ -221,26 +222,56 @@ def json_line(row: Mapping[str, Any]) -> str:
     return json.dumps(_finite(row), ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def result_if_sound(path: Path) -> RunResult | None:
+    """Return the result of the run in a directory; None where it is not finished, or damaged.
+
+    For whoever reads many runs and says elsewhere which of them are damaged.
+    """
+    try:
+        return RunDirectory(path).result()
+    except RunError:
+        return None
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a file of JSON lines; a last line that was cut off, even inside a sign, is left out."""
+    """Return the rows of a file of JSON lines; a last line that was cut off, even inside a sign, is left out.
+
+    So is what follows a line that is no object.
+    """
     rows = []
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     for line in text.split("\n"):  # texts may have other signs that end lines, which JSON leaves as they are
         try:
-            rows.append(from_json(line))
+            row = from_json(line)
         except ValueError:
             break
+        if not isinstance(row, dict):
+            break
+        rows.append(row)
     return rows
 
 
 def _typed(data: Any, field: Field[Any]) -> Any:
-    """Return a result's value of the field's type; a number that JSON lacks is None."""
+    """Return a result's value of the field's type; null is a number that JSON lacks."""
+    if field.name not in data:
+        raise TypeError(f"it has no {field.name!r}")
     value, kind = data[field.name], str(field.type).partition("[")[0]
-    kinds: dict[str, tuple[type, ...]] = {
-        "str": (str,), "int": (int,), "float": (int, float, NoneType), "bool": (bool,), "dict": (dict,),
-    }  # fmt: skip
-    if not isinstance(value, kinds[kind]):
+    if kind == "float":
+        return _number(field.name, value)
+    kinds: dict[str, type] = {"str": str, "int": int, "bool": bool, "dict": dict}
+    if not isinstance(value, kinds[kind]) or (kind == "int" and isinstance(value, bool)):
         raise TypeError(f"{field.name} is {value!r}, which is no {kind}")
+    if isinstance(value, dict):
+        return {key: _number(f"{field.name}.{key}", one) for key, one in value.items()}
+    return value
+
+
+def _number(name: str, value: object) -> int | float:
+    """Return a number that JSON holds; null stands for one that it lacks."""
+    if value is None:
+        return math.nan
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}, which is no float")
     return value
 
 

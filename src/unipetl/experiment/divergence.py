@@ -9,10 +9,8 @@ from typing import Any
 from unipetl.experiment.directory import RunResult
 
 #: What a score of a diverged run is worth, for tables that mark one.
-MEANING = (
-    "Diverged: after training the loss is not a number, so the score says nothing of the method. A lower learning "
-    "rate may help."
-)
+WORTH = "the score says nothing of the method. A lower learning rate may help."
+MEANING = f"Diverged: after training the loss is not a number, so {WORTH}"
 
 
 def diverged(result: RunResult) -> bool:
@@ -41,7 +39,7 @@ def loss_note(log: Iterable[Mapping[str, Any]], result: RunResult) -> str:
         return ""
     found = f"The loss is not a number {' and '.join(parts)}"
     if diverged(result):
-        return f"{found}: the training diverged, and the score says nothing of the method. A lower rate may help."
+        return f"{found}: the training diverged, and {WORTH}"
     return f"{found}."
 
 

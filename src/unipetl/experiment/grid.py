@@ -9,7 +9,12 @@ For example::
 
 With ``models: [roberta-base, bert-base-uncased]`` every task runs on each. A task may be a mapping with its own
 ``model``, limits, ``options``, ``training``, and ``methods`` that differ there, on all models or by the model
-(``methods: {lora: {models: {roberta-base: lora(rank=4)}}}``).
+(``methods: {lora: {models: {roberta-base: lora(rank=4)}}}``). Data sets of one's own stand side by side under names
+of their own, with the task that reads them::
+
+    tasks:
+      reviews: {task: csv-classification, model: MODEL, options: {train: reviews.csv}}
+      news: {task: csv-classification, model: MODEL, options: {train: news.csv}}
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from unipetl.errors import unknown
 from unipetl.experiment import arguments
+from unipetl.experiment.folder_names import LONGEST, colliding, wrong_with
 from unipetl.experiment.marked import Checked, Fault, Place, fault, read_as
 from unipetl.experiment.recipe import (
     Count,
@@ -64,10 +70,11 @@ class Override(BaseModel):
 
 
 class TaskPart(BaseModel):
-    """One task of a comparison."""
+    """One task of a comparison; ``task`` is its name where the key in the plan is another one, for people."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
+    task: Annotated[str, Field(min_length=1)] | None = None
     model: str | None = None
     limit: Count | None = None
     evaluation_limit: Count | None = None
@@ -86,7 +93,24 @@ def _tasks(value: Any) -> Any:
         value = {name: {} for name in value}
     if not isinstance(value, Mapping) or not value:
         raise fault(Fault((), f"expected names of tasks, or a mapping of them; found {value!r}."))
+    wrong = _wrong_names(list(value))
+    if wrong:
+        raise fault(*wrong)
     return {name: {} if part is None else part for name, part in value.items()}
+
+
+def _wrong_names(names: list[Any]) -> list[Fault]:
+    """Return what is wrong with the names of a plan's tasks, which become folders."""
+    wrong = []
+    for name in names:
+        if not isinstance(name, str):
+            wrong.append(Fault((str(name),), f"expected a name as text; found {name!r}. Put it in quotes."))
+        elif why := wrong_with(name):
+            wrong.append(Fault((name,), f"the name becomes a folder, and it {why}; choose another one."))
+    twice = None if wrong else colliding(names)
+    if twice:
+        wrong.append(Fault((twice[1],), f"{twice[0]!r} is there too, and both are one folder on some file systems."))
+    return wrong
 
 
 def _methods(value: Any) -> Any:
@@ -113,7 +137,10 @@ def _is_part(value: Any) -> bool:
 
 
 class Cell(NamedTuple):
-    """One recipe of a comparison, with the label of its method, and the model if it is one of several."""
+    """One recipe of a comparison, with the label of its method, and the model if it is one of several.
+
+    ``task`` is the name in the plan, for people and folders; ``recipe.task`` is the task that reads the data.
+    """
 
     task: str
     label: str
@@ -135,7 +162,8 @@ class ComparePlan(Checked):
     """A grid of experiments.
 
     Args:
-        tasks: names of tasks, or a mapping of them to what is particular there.
+        tasks: names of tasks, or a mapping of them to what is particular there. A part with a ``task`` may have any
+            name that makes a folder, so that one task stands there with several data sets.
         methods: label -> method; a method is its notation or a [MethodPart][]. A list labels each by its text.
         models: every task runs on each, but for those with a model of their own; none is the task's own.
         seeds: every method runs on every task with each.
@@ -183,7 +211,7 @@ class ComparePlan(Checked):
             one = self.methods[label]
             here = part.methods.get(label, Override())
             recipe = Recipe(
-                task=task,
+                task=part.task or task,
                 method=here.on(model, one.method),
                 model=part.model or model,
                 seeds=self.seeds,
@@ -216,9 +244,18 @@ def load_plan(path: str | Path, *, tasks: Iterable[str] | None = ()) -> CompareP
     """
 
     def check(data: Mapping[str, Any]) -> list[Fault]:
-        return task_faults(_named_tasks(data), tasks) + option_faults(_task_options(data))
+        unknown_ones = [_hinted(one) for one in task_faults(_named_tasks(data), tasks)]
+        return unknown_ones + option_faults(_task_options(data))
 
     return read_as(path, ComparePlan, "comparison plan", check)
+
+
+def _hinted(one: Fault) -> Fault:
+    """Return a fault with an unknown task that says how a name of one's own is given, where it is the plan's name."""
+    if len(one.place) != 2:
+        return one
+    hint = " A name of your own needs the task that reads its data, as in `reviews: {task: csv-classification}`."
+    return Fault(one.place, one.message + hint)
 
 
 def _task_options(data: Mapping[str, Any]) -> dict[Place, tuple[Any, Any]]:
@@ -226,17 +263,24 @@ def _task_options(data: Mapping[str, Any]) -> dict[Place, tuple[Any, Any]]:
     given = data.get("tasks")
     parts = given.items() if isinstance(given, Mapping) else ()
     return {
-        ("tasks", str(name), "options"): (name, part.get("options"))
+        ("tasks", str(name), "options"): (_task_of(name, part), part.get("options"))
         for name, part in parts
         if isinstance(part, Mapping)
     }
+
+
+def _task_of(name: Any, part: Any) -> Any:
+    """Return the task of a plan's part, as yet unchecked: the one it names, else the key."""
+    named = part.get("task") if isinstance(part, Mapping) else None
+    return name if named is None else named
 
 
 def _named_tasks(data: Mapping[str, Any]) -> dict[Place, Any]:
     """Return the tasks that a plan's data names, by their places; what is no list of names has none."""
     given = data.get("tasks")
     if isinstance(given, Mapping):
-        return {("tasks", str(name)): name for name in given}
+        named = {name: _task_of(name, part) for name, part in given.items()}
+        return {("tasks", str(name)) + (() if task is name else ("task",)): task for name, task in named.items()}
     if isinstance(given, list):
         return {("tasks", place): name for place, name in enumerate(given)}
     return {("tasks",): given}
@@ -256,6 +300,7 @@ def plan_schema() -> dict[str, Any]:
     tasks, methods = schema["properties"]["tasks"], schema["properties"]["methods"]
     names = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
     part = {"$ref": "#/$defs/MethodPart"}
+    tasks["propertyNames"] = {"minLength": 1, "maxLength": LONGEST, "pattern": r"^[^/\\:*?\"<>|.][^/\\:*?\"<>|]*$"}
     tasks["additionalProperties"] = {"anyOf": [tasks["additionalProperties"], {"type": "null"}]}
     schema["properties"]["tasks"] = {"anyOf": [{"type": "string"}, names, tasks]}
     schema["properties"]["methods"] = {

@@ -44,7 +44,8 @@ def _write(path: Path, data: bytes) -> None:
 def _panel(axes: Axes, table: Table) -> None:
     points = [row for row in table.rows if 0 < row.parameters < table.base_parameters]
     lines = [row for row in table.rows if row not in points]
-    axes.set_title(f"{table.task}  (base model: {table.base_parameters:,} parameters)", fontsize=11, color=INK)
+    title = f"{table.task}  (base model: {table.base_parameters:,} parameters)"
+    axes.set_title(title, fontsize=11, color=INK, parse_math=False)
     axes.set_ylabel(table.metric.replace("_", " "))
     axes.set_xlabel("trained parameters")
     axes.set_xscale("log")
@@ -94,6 +95,7 @@ def _labels(axes: Axes, points: list[Row], lines: list[Row]) -> None:
             color=color,
             va="center",
             ha="left",
+            parse_math=False,
             bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
             arrowprops=None if not point else {"arrowstyle": "-", "color": color, "linewidth": 0.6, "alpha": 0.6},
             zorder=4,

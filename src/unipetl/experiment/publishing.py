@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unipetl.errors import StorageError
-from unipetl.experiment.directory import RunDirectory, RunResult
+from unipetl.experiment.directory import RunDirectory, RunResult, result_if_sound
 from unipetl.experiment.opening import Source, source_of
 from unipetl.hub.card import CARD, Facts, Score
 from unipetl.hub.fetching import FILES, is_hub_model
@@ -134,5 +134,5 @@ def _scores(result: RunResult) -> dict[str, float]:
 
 def _siblings(source: Source, result: RunResult) -> list[RunResult]:
     """Return the results of the same recipe with other seeds, which lie beside the run."""
-    found = [RunDirectory(one).result() for one in sorted(source.path.resolve().parent.glob("seed-*"))]
+    found = [result_if_sound(one) for one in sorted(source.path.resolve().parent.glob("seed-*"))]
     return [one for one in found if one is not None and one.recipe == result.recipe and one.seed != result.seed]

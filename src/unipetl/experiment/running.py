@@ -174,9 +174,10 @@ class _Run:
     def _train(self, trainer: Trainer) -> tuple[int, float]:
         checkpoint = last_checkpoint(self.files.checkpoints)
         step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-        kept = [row for row in read_lines(self.files.log) if row["step"] <= step] if checkpoint else []
+        rows = read_lines(self.files.log) if checkpoint else []
+        kept = [row for row in rows if isinstance(row.get("step"), int) and row["step"] <= step]
         write_lines(self.files.log, kept)
-        before = max((row["seconds"] for row in kept), default=0.0)
+        before = max((row["seconds"] for row in kept if isinstance(row.get("seconds"), (int, float))), default=0.0)
         log = Log(self.files.log, self.listener, before)
         trainer.add_callback(log)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -190,7 +191,7 @@ def prepare(recipe: Recipe, seed: int, task: Task) -> Prepared:
 
 def few_examples(recipe: Recipe, task: Task, evaluation_limit: int = 1) -> Recipe:
     """Return the recipe with as few examples as give the same model; ``task`` is configured with its options."""
-    limits = {"evaluation_limit": evaluation_limit} | ({} if task.reads_training else {"limit": 1})
+    limits = {name: value for name, value in task.few(evaluation_limit).items() if value is not None}
     return recipe.model_copy(update=limits)
 
 

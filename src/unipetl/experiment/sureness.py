@@ -60,17 +60,26 @@ def _read(run_dir: str | Path) -> tuple[RunResult, Rows]:
     result = files.result()
     if result is None:
         raise RunError(f"{str(run_dir)!r} is no finished run.")
-    return result, read_lines(files.predictions)
+    rows = read_lines(files.predictions)
+    for name in ("input", "gold", "predicted"):
+        if not all(name in row for row in rows):
+            raise RunError(f"{str(files.predictions)!r} is damaged: not every line has {name!r}. Run its recipe anew.")
+    return result, rows
 
 
 def _scores(result: RunResult, rows: Rows) -> list[float]:
     if result.metric in SHARES:
+        if not all("correct" in row for row in rows):
+            raise RunError(f"{str(result.path)!r}: its predictions do not say which examples are correct.")
         return [100.0 * bool(row["correct"]) for row in rows]
     if not all(result.metric in row for row in rows):
         raise RunError(f"{str(result.path)!r}: its predictions do not say what each example adds to {result.metric}.")
     if result.metric == "perplexity":
         raise RunError(f"{str(result.path)!r}: perplexity is no mean over examples, so there is no interval for it.")
-    return [float(row[result.metric]) for row in rows]
+    scores = [row[result.metric] for row in rows]
+    if not all(isinstance(one, (int, float)) for one in scores):
+        raise RunError(f"{str(result.path)!r}: its predictions have values of {result.metric} that are no numbers.")
+    return [float(one) for one in scores]
 
 
 def _texts(rows: Rows, column: str) -> list[str]:

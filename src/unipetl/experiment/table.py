@@ -13,7 +13,7 @@ from unipetl.errors import RunError
 from unipetl.experiment.directory import RunDirectory, RunResult, write_json
 from unipetl.experiment.divergence import MEANING, diverged, mark
 from unipetl.experiment.grid import Cell, ComparePlan, load_plan
-from unipetl.files import from_json, write_text
+from unipetl.files import from_json, memory_text, write_text
 from unipetl.markdown import code_cell, escape
 
 #: Why a run whose score is no number has no place in a mean.
@@ -159,8 +159,7 @@ def read(folder: Path, plan: ComparePlan) -> Comparison:
 
 def finite(result: RunResult) -> bool:
     """Say whether a run's score is a number: what is none is null in its file."""
-    score: object = result.score
-    return isinstance(score, (int, float)) and math.isfinite(score)
+    return math.isfinite(result.score)
 
 
 def why(run: Path) -> tuple[str, str] | None:
@@ -214,7 +213,7 @@ def _markdown(table: Table) -> str:
         "|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     for row in table.rows:
-        memory = f"{row.peak_memory_bytes / 2**20:.0f} MiB"
+        memory = memory_text(row.peak_memory_bytes)
         lines.append(
             f"| {escape(row.label)} | {row.parameters:,} | {100 * row.share:.2f} % | {row.score()} | "
             f"{len(row.scores)} | {row.train_seconds:.0f} s | {memory} | {code_cell(row.method)} |"

@@ -12,7 +12,7 @@ import torch
 from unipetl.errors import RunError
 from unipetl.experiment.directory import RunDirectory, read_lines, write_lines
 from unipetl.experiment.recipe import Recipe
-from unipetl.experiment.running import final_evaluation, make_trainer, prepare, training_arguments
+from unipetl.experiment.running import few_examples, final_evaluation, make_trainer, prepare, training_arguments
 from unipetl.folding import Written, write_checkpoint
 from unipetl.storage import load
 from unipetl.tasks import Prepared, Task, get_task
@@ -35,7 +35,7 @@ def evaluate(run_dir: str | Path, *, limit: int | None = None, task: Task | None
         RunError: this is no finished run.
         CorruptFileError, MismatchError: its adapter is damaged or belongs to another base.
     """
-    recipe, seed, chosen, prepared = _open(run_dir, task, evaluation_limit=limit)
+    recipe, seed, chosen, prepared = _open(run_dir, task, limit, whole=True)
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(training_arguments(recipe, seed, prepared, chosen, Path(folder)), prepared, chosen)
         metrics, _ = final_evaluation(trainer, prepared, chosen)
@@ -70,7 +70,7 @@ def predict(
         rows = read_lines(files.predictions)
     else:
         texts = _texts(inputs)
-        _, _, chosen, prepared = _open(run_dir, task, evaluation_limit=1, limit=1)
+        _, _, chosen, prepared = _open(run_dir, task, 1)
         rows = [row for batch in _batches(texts) for row in _predict(batch, prepared, chosen)]
     if output is not None:
         write_lines(Path(output), rows)
@@ -103,7 +103,7 @@ def fold_run(
         FoldError: its method does not fold into a plain model; the message says what does not, and why.
         StorageError: the folder is taken, or the file system refuses. Nothing is left behind.
     """
-    recipe, _, _, prepared = _open(run_dir, task, evaluation_limit=examples, limit=1)
+    recipe, _, _, prepared = _open(run_dir, task, examples)
     if recipe.zero_shot:
         raise RunError(f"the run in {str(run_dir)!r} is zero-shot: there is no attachment to fold.")
     rows = [prepared.evaluation[place] for place in range(min(examples, len(prepared.evaluation)))]
@@ -124,13 +124,16 @@ def _finished(run_dir: str | Path) -> RunDirectory:
 
 
 def _open(
-    run_dir: str | Path, task: Task | None, *, evaluation_limit: int | None, limit: int | None = None
+    run_dir: str | Path, task: Task | None, evaluation_limit: int | None, *, whole: bool = False
 ) -> tuple[Recipe, int, Task, Prepared]:
+    """Open a finished run on so many evaluation examples; ``whole`` leaves its training examples and None its own."""
     files = _finished(run_dir)
     recipe, seed = files.read_recipe()
     chosen = (task or get_task(recipe.task)).configure(recipe.options)
-    changes = {"limit": None if chosen.reads_training else limit, "evaluation_limit": evaluation_limit}
-    recipe = recipe.model_copy(update={name: value for name, value in changes.items() if value is not None})
+    if not whole and evaluation_limit is not None:
+        recipe = few_examples(recipe, chosen, evaluation_limit)
+    elif evaluation_limit is not None:
+        recipe = recipe.model_copy(update={"evaluation_limit": evaluation_limit})
     prepared = prepare(recipe, seed, chosen)
     if not recipe.zero_shot:
         load(prepared.model, files.adapter)

@@ -58,7 +58,7 @@ class Plan:
         stacks: for each stack its module, the module whose result enters its blocks (or ""), and its first block.
         head: the parameters of the task head, if there is one.
         base_parameters: size of the model itself.
-        notes: what the method names and the plan does not reach, one sentence each.
+        notes: what the method names and the plan does not reach, and ranks beyond a whole matrix's; a sentence each.
     """
 
     method: Method

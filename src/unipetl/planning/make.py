@@ -15,6 +15,7 @@ from unipetl.errors import ArchitectureError, PlanError
 from unipetl.inference import Inferred, base_path, infer, infer_from_shapes
 from unipetl.method import Method
 from unipetl.planning.blueprint import Plan
+from unipetl.planning.full_rank import beyond_full_rank
 from unipetl.planning.own import own_parameters
 from unipetl.planning.places import place, unreached
 from unipetl.planning.trained import STATE, head_parameters, is_task_head, trained_parameters
@@ -65,7 +66,7 @@ def plan(
         stacks=_entries(module, base, sites),
         head=head if is_task_head(module) else (),
         base_parameters=sum(parameter.numel() for parameter in own_parameters(module).values()),
-        notes=unreached(method, module, base, table),
+        notes=(*unreached(method, module, base, table), *beyond_full_rank(placements)),
     )
 
 

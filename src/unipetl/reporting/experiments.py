@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import mean, stdev
@@ -43,11 +44,13 @@ class Experiment:
         label: its name for people.
         recipe: what ran.
         runs: the finished runs, one per seed, at least one.
+        task: what its task is called: the name in the plan, or the recipe's task.
     """
 
     label: str
     recipe: Recipe
     runs: tuple[Run, ...]
+    task: str
 
     @property
     def first(self) -> RunResult:
@@ -57,7 +60,7 @@ class Experiment:
     @property
     def column(self) -> tuple[str, str]:
         """The task and the model: what experiments of one table have in common."""
-        return self.recipe.task, self.recipe.model or ""
+        return self.task, self.recipe.model or ""
 
     @property
     def whole(self) -> bool:
@@ -74,7 +77,7 @@ class Experiment:
         if metric is None:
             return [one.result.score for one in self.runs]
         found = [one.result.metrics.get(metric) for one in self.runs]
-        return [one for one in found if isinstance(one, (int, float))]
+        return [one for one in found if one is not None and math.isfinite(one)]
 
     def mean(self) -> float:
         """Return the mean score over the seeds."""

@@ -65,8 +65,20 @@ class _Reader:
         if not runs:
             raise RunError(_no_runs(folder))
         for path in runs:
-            recipe, seed = RunDirectory(path).read_recipe()
-            self._run(path, recipe.name or recipe.method_text(), recipe, seed, str(path))
+            found = self._recipe(path, str(path), folder.resolve().name)
+            if found is not None:
+                recipe, seed = found
+                self._run(path, _called(path, recipe), recipe.name or recipe.method_text(), recipe, seed, str(path))
+
+    def _recipe(self, path: Path, shown: str, label: str) -> tuple[Recipe, int] | None:
+        """Return a run's recipe and seed; one that is damaged is among the failures, and hides no other."""
+        try:
+            return RunDirectory(path).read_recipe()
+        except RunError as error:
+            seed = path.name.removeprefix("seed-")
+            number = int(seed) if seed.isdecimal() else 0
+            self.failures.append(Failure("–", label, number, "RunError", str(error), shown))
+            return None
 
     def _comparison(self, folder: Path) -> None:
         plan = load_plan(folder / PLAN, tasks=None)
@@ -75,7 +87,7 @@ class _Reader:
         for cell in plan.cells():
             for seed in plan.seeds:
                 path = run_directory(folder, cell, seed)
-                self._run(path, cell.label, cell.recipe, seed, path.relative_to(folder).as_posix())
+                self._run(path, cell.task, cell.label, cell.recipe, seed, path.relative_to(folder).as_posix())
 
     def _search(self, folder: Path) -> None:
         definition = load_search(folder / DEFINITION, tasks=None)
@@ -85,8 +97,9 @@ class _Reader:
         self.sheets += searches.sheets(found)
         for one in found.best(BEST_POINTS):
             for run in one.runs:
-                recipe, seed = RunDirectory(folder / run).read_recipe()
-                self._run(folder / run, f"point {one.number}", recipe, seed, run)
+                recipe = self._recipe(folder / run, run, f"point {one.number}")
+                if recipe is not None:
+                    self._run(folder / run, recipe[0].task, f"point {one.number}", *recipe, run)
         failed = [one for one in found.tried if one.state == "failed"]
         self.failures += [
             Failure(found.task, f"point {one.number}", definition.seeds[0], "failed", one.reason, (*one.runs, "")[0])
@@ -97,30 +110,31 @@ class _Reader:
         text = (folder / file).read_text(encoding="utf-8")
         self.sources.append(Source(folder.resolve().name, file, f"unipetl {verb} {file}", text))
 
-    def _run(self, path: Path, label: str, recipe: Recipe, seed: int, shown: str) -> None:
+    def _run(self, path: Path, task: str, label: str, recipe: Recipe, seed: int, shown: str) -> None:
+        title = f"{task}, {recipe.model}" if recipe.model else task
         try:
             result = RunDirectory(path).result()
         except RunError as error:
-            self.failures.append(Failure(recipe.task, label, seed, "RunError", str(error), shown))
+            self.failures.append(Failure(title, label, seed, "RunError", str(error), shown))
             return
         if result is None:
             reason = why(path)
             if reason is None:
                 self.missing += 1
             else:
-                self.failures.append(Failure(recipe.task, label, seed, *reason, shown))
+                self.failures.append(Failure(title, label, seed, *reason, shown))
             return
         if not finite(result):
-            self.failures.append(Failure(recipe.task, label, seed, "RunError", DIVERGED, shown))
+            self.failures.append(Failure(title, label, seed, "RunError", DIVERGED, shown))
             return
         files = RunDirectory(path)
         lines: list[Any] = read_lines(files.log)
         log = tuple(row for row in lines if isinstance(row, dict) and isinstance(row.get("step"), int))
         run = Run(result, log, _json(files.environment) or {}, _plan(files.plan), shown)
-        key = (recipe.task, recipe.model or "", recipe.hash())
+        key = (task, recipe.model or "", recipe.hash())
         before = self.experiments.get(key)
         if before is None:
-            self.experiments[key] = Experiment(label, recipe, (run,))
+            self.experiments[key] = Experiment(label, recipe, (run,), task)
         elif seed not in {one.result.seed for one in before.runs}:
             self.experiments[key] = replace(before, runs=(*before.runs, run))
 
@@ -140,6 +154,13 @@ class _Reader:
             tuple(self.sources),
             tuple(self.sheets),
         )
+
+
+def _called(run: Path, recipe: Recipe) -> str:
+    """Return what a run's task is called: in a comparison's ``runs/<task>/<method>/seed-<n>`` the name in its plan."""
+    above = run.resolve().parents
+    inside = len(above) > 3 and (above[3] / PLAN).is_file() and above[2].name == "runs"
+    return above[1].name if inside else recipe.task
 
 
 def _free(one: Experiment, taken: set[str]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unipetl.errors import RunError
-from unipetl.experiment.directory import RunDirectory, write_json
+from unipetl.experiment.directory import result_if_sound, write_json
 from unipetl.experiment.grid import ComparePlan, load_plan
 from unipetl.experiment.table import Comparison, Table, read
 from unipetl.files import write_text
@@ -102,7 +102,7 @@ def findings(directory: str | Path) -> Findings:
         judged += judge(claims, table.task, scores)
     steps = {}
     for cell in plan.cells():
-        result = RunDirectory(folder / cell.folder() / f"seed-{plan.seeds[0]}").result()
+        result = result_if_sound(folder / cell.folder() / f"seed-{plan.seeds[0]}")
         if result is not None:
             steps[cell.task] = result.steps
     return Findings(Path(directory), found, plan, tuple(corrected(judged)), steps)

@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from unipetl import models, planning
+from unipetl.errors import PlanError
 from unipetl.experiment.recipe import Recipe
 from unipetl.method import Method
 from unipetl.notation import parse
@@ -34,7 +35,8 @@ class Planned:
         as_printed: whether the recipe's method is the row's own; with a budget it is of another size, and then what
             the paper prints is not about it.
         printed_share: the share of parameters that the paper prints for this method, in percent.
-        rule_share: the method's share by the paper's rule: weight matrices, of 409.6 M for BART and mBART.
+        rule_share: the method's share by the paper's rule: weight matrices, of 409.6 M for BART and mBART. None for
+            a method of one's own that makes sense on the model that runs and none on the paper's.
         model_share: the trained parameters by the paper's rule, as a share of the model that is trained.
         parameters: what is really trained, biases, norms and MLPs included.
         cost: of one run.
@@ -45,7 +47,7 @@ class Planned:
     recipe: Recipe
     as_printed: bool
     printed_share: float | None
-    rule_share: float
+    rule_share: float | None
     model_share: float
     parameters: int
     cost: Cost
@@ -53,7 +55,9 @@ class Planned:
     @property
     def corrected(self) -> bool:
         """Whether the printed share is not what the paper's own rule gives."""
-        return self.printed_share is not None and f"{self.printed_share:.1f}" != f"{self.rule_share:.1f}"
+        if self.printed_share is None or self.rule_share is None:
+            return False
+        return f"{self.printed_share:.1f}" != f"{self.rule_share:.1f}"
 
     def printed(self, metric: str) -> str:
         """Return the number that the paper prints for this method as text, or nothing."""
@@ -90,11 +94,21 @@ def planned(row: Row, cell: Cell, recipe: Recipe) -> Planned:
         recipe=recipe,
         as_printed=as_printed,
         printed_share=row.share if as_printed else None,
-        rule_share=rule_share(row, cell.task, method),
+        rule_share=_rule_share(row, cell.task, method, as_printed=as_printed),
         model_share=100 * made.paper_share,
         parameters=made.parameters,
         cost=training_cost(model, made, settings, recipe.training),
     )
+
+
+def _rule_share(row: Row, task: str, method: Method, *, as_printed: bool) -> float | None:
+    """Return a share by the paper's rule; None where a method that is not the row's own has no place in its model."""
+    try:
+        return rule_share(row, task, method)
+    except PlanError:
+        if as_printed:
+            raise
+        return None
 
 
 def rule_share(row: Row, task: str, method: Method | None = None) -> float:
@@ -117,7 +131,7 @@ def corrections(found: Sequence[Planned]) -> list[str]:
     """Return a sentence for every row whose printed share is not what the paper's own rule gives."""
     lines: dict[str, str] = {}
     for one in found:
-        if one.corrected and one.printed_share is not None:
+        if one.corrected:
             why = next((NOTES[name] for name in one.row.notes if name in ("tiny-share", "lora-share")), "")
             lines[one.row.key] = (
                 f"{one.row.place} {one.row.key}: printed {one.printed_share:g} %, by the paper's rule "

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean
 
 from unipetl.errors import RunError
-from unipetl.experiment.directory import RunDirectory
+from unipetl.experiment.directory import result_if_sound
 from unipetl.experiment.grid import ComparePlan, load_plan
 from unipetl.experiment.table import finite
 
@@ -138,7 +138,7 @@ def _read(place: Path, found: Scores) -> None:
     plan = load_plan(place / PLAN, tasks=None)
     for cell in plan.cells():
         label, _, rate = cell.label.rpartition(BETWEEN)
-        results = [RunDirectory(place / cell.folder() / f"seed-{seed}").result() for seed in plan.seeds]
+        results = [result_if_sound(place / cell.folder() / f"seed-{seed}") for seed in plan.seeds]
         reached = [one for one in results if one is not None and finite(one)]
         if len(reached) == len(plan.seeds):
             mean = fmean(one.score if one.greater_is_better else -one.score for one in reached)

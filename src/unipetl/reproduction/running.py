@@ -5,6 +5,7 @@ Every cell's runs lie in ``DIR/<task>/<method>-<hash>/``, by what they compute: 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def check_models_and_data(planned: Sequence[Planned]) -> None:
             seen.append(wanted)
             task = get_task(one.recipe.task).configure(one.recipe.options)
             try:
-                task.prepare(model=one.recipe.model, limit=1, evaluation_limit=1)
+                task.prepare(model=one.recipe.model, **task.few())
             except DownloadError as error:
                 raise DownloadError(f"{error} Here that is --data DIR, a folder with train.jsonl and so on.") from error
 
@@ -103,7 +104,7 @@ def found(one: Planned, directory: str | Path) -> Reproduced:
     Raises:
         RunError: there are none.
     """
-    from unipetl.experiment.directory import RunDirectory
+    from unipetl.experiment.directory import result_if_sound
     from unipetl.experiment.table import read
 
     folder = Path(directory) / folder_of(one.recipe)
@@ -114,9 +115,10 @@ def found(one: Planned, directory: str | Path) -> Reproduced:
     scores: dict[str, dict[int, float]] = {}
     (cell,) = plan.cells()
     for seed in one.recipe.seeds:
-        result = RunDirectory(folder / cell.folder() / f"seed-{seed}").result()
+        result = result_if_sound(folder / cell.folder() / f"seed-{seed}")
         for metric, value in (result.metrics if result else {}).items():
-            scores.setdefault(metric, {})[seed] = value
+            if math.isfinite(value):
+                scores.setdefault(metric, {})[seed] = value
     failures = tuple(f"seed {each.seed}: {each.error}: {each.message}" for each in comparison.failures)
     return Reproduced(one, folder, scores, failures)
 

@@ -147,7 +147,8 @@ def _notation(one: SmallMethod, task: SmallTask, model: nn.Module, whole: int) -
 def _model(task: SmallTask) -> nn.Module:
     from unipetl.tasks import get_task
 
-    return get_task(task.name).configure(task.options).prepare(model=task.model, limit=1, evaluation_limit=1).model
+    chosen = get_task(task.name).configure(task.options)
+    return chosen.prepare(model=task.model, **chosen.few()).model
 
 
 def run_small(

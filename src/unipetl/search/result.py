@@ -9,6 +9,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from unipetl.errors import RunError
 from unipetl.experiment.directory import write_json
@@ -115,12 +116,14 @@ def read_result(folder: Path) -> SearchResult:
         data = from_json(path.read_text(encoding="utf-8"))
         if not isinstance(data, dict):
             raise TypeError(f"expected an object, found {type(data).__name__}")
-        tried = tuple(Tried(**{**one, "runs": tuple(one["runs"])}) for one in data.pop("tried"))
-        values = tuple(Value(**one) for one in data.pop("values"))
-        return SearchResult(path=folder, tried=tried, values=values, **data)
+        return TypeAdapter(SearchResult).validate_python({**data, "path": folder})
     except FileNotFoundError:
         raise RunError(f"{str(folder)!r} has no {RESULT}: its search has found nothing yet.") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise RunError(f"{str(path)!r} is damaged ({said}); `unipetl search {folder}` writes it again.") from error
+    except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{str(path)!r} is damaged ({error}); `unipetl search {folder}` writes it again.") from error
 
 

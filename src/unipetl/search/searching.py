@@ -11,6 +11,7 @@ drawn again is not trained again, and one that was interrupted goes on from its 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
-from unipetl.errors import PlanError, RunError
+from unipetl.errors import PlanError, RunError, TaskError
 from unipetl.experiment.directory import RunDirectory, write_json
 from unipetl.experiment.grid import Cell
 from unipetl.experiment.lock import alone
@@ -88,7 +89,7 @@ def search(
         MissingPackageError: Optuna is not installed.
         RunError: the directory holds something else, another process is at work there, the storage cannot be opened,
             or no point of the space makes sense within the budget.
-        TaskError: the task is unknown or cannot be prepared.
+        TaskError: the task is unknown or cannot be prepared, or the budget is larger than its model.
         KeyboardInterrupt: after every run's process has been ended; call again to go on.
     """
     if jobs < 1:
@@ -99,7 +100,10 @@ def search(
         _refuse_another(definition, folder)
         task = task_of(definition, tasks or {})
         model = skeleton(definition, task)
-        budget = parameters(definition.budget, sum(one.numel() for one in model.parameters()))
+        whole = sum(one.numel() for one in model.parameters())
+        budget = parameters(definition.budget, whole)
+        if budget > whole:
+            raise TaskError(f"budget: {budget:,} parameters are more than the model's own {whole:,}.")
         choices = Choices(definition.space, model, budget)
         study = memory.open_study(definition, folder, storage, greater_is_better=task.greater_is_better)
         definition.save(folder / DEFINITION)
@@ -118,8 +122,7 @@ def search(
 
 def skeleton(definition: Search, task: Task) -> nn.Module:
     """Return the task's model as shapes, for plans."""
-    limit = None if task.reads_training else 1
-    model: nn.Module = task.prepare(model=definition.model, limit=limit, evaluation_limit=1).model
+    model: nn.Module = task.prepare(model=definition.model, **task.few()).model
     return model.to("meta")
 
 
@@ -257,7 +260,7 @@ class _Searching:
                 self._tell(trying, "failed", message=f"{outcome.error}: {outcome.message}")
                 return
             scores.append(result.score)
-        if all(isinstance(one, (int, float)) for one in scores):
+        if all(map(math.isfinite, scores)):
             self._tell(trying, "finished", mean(scores))
         else:
             self._tell(trying, "failed", message="its score is not a number; the training diverged")

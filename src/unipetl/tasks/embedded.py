@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from unipetl.errors import DownloadError
-from unipetl.files import from_json
+from unipetl.files import from_json, memory_text
 from unipetl.tasks.packages import PACKAGES, Package, package
 
 MANIFEST = "manifest.json"
@@ -67,7 +67,7 @@ def fetch(names: Sequence[str] | None = None, *, progress: bool = True) -> Path:
         with _progress(progress) as bar:
             whole = bar.add_task("", total=sum(one.download for one in missing))
             for one in missing:
-                bar.update(whole, description=f"{one.name} {one.version} ({one.download / 1e6:.1f} MB)")
+                bar.update(whole, description=f"{one.name} {one.version} ({memory_text(one.download)})")
                 _bring(one)
                 bar.advance(whole, one.download)
     return cache()
@@ -123,8 +123,8 @@ def _bring(one: Package) -> None:
         needed, free = 2 * one.download + one.kept, shutil.disk_usage(root).free
         if free < needed:
             raise DownloadError(
-                f"cannot fetch {one.name} {one.version}: it needs {needed / 1e6:.0f} MB in {str(root)!r} and "
-                f"{free / 1e6:.0f} MB are free. Free some, or set UNIPETL_CACHE to a folder on a larger disk."
+                f"cannot fetch {one.name} {one.version}: it needs {memory_text(needed)} in {str(root)!r} and "
+                f"{memory_text(free)} are free. Free some, or set UNIPETL_CACHE to a folder on a larger disk."
             )
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=root, ignore_cleanup_errors=True) as scratch:
             archive = _download(one, Path(scratch))

@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypedDict
 
 import datasets
 import numpy as np
@@ -65,6 +65,13 @@ class Prepared:
         return self.encode(text) if self.encode is not None else {"input_ids": list(self.tokenizer.encode(text))}
 
 
+class Limits(TypedDict):
+    """How many examples of each kind a task is prepared with; None is all."""
+
+    limit: int | None
+    evaluation_limit: int | None
+
+
 class Task(ABC):
     """A task. Its name is also what its runs and tables are called by.
 
@@ -87,6 +94,10 @@ class Task(ABC):
     description: str
     selection: str | None = None
     reads_training: bool = False
+
+    def few(self, evaluation: int = 1) -> Limits:
+        """Return the limits for [prepare][] under which there are few examples, and the model is still the same."""
+        return {"limit": None if self.reads_training else 1, "evaluation_limit": evaluation}
 
     def configure(self, options: Mapping[str, Any]) -> Self:
         """Return this task with the options that a recipe gives it.
