@@ -163,7 +163,14 @@ def _attention_sites(
     query = replace(attention.query, module=join_path(block, attention.query.module))
     core = join_path(block, attention.core)
     yield common.site(
-        f"{prefix}.heads", "attention.heads", core, heads, joined, joined, query=query, softmax=attention.softmax,
+        f"{prefix}.heads",
+        "attention.heads",
+        core,
+        heads,
+        joined,
+        joined,
+        query=query,
+        softmax=attention.softmax,
         handed=attention.handed,
     )
     end = Port(output, "output")

@@ -24,7 +24,6 @@ from unipetl.attaching.ports import Tape, first_argument, with_first_argument
 from unipetl.errors import AttachError
 from unipetl.inference.tracing import PRODUCTS, SOFTMAX, first_factor
 
-
 #: The arguments of torch's fused attention, in order.
 _FUSED = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
@@ -153,7 +152,9 @@ class SoftmaxProgram:
         length, mask = sum(item.length for item in items), call.get("attn_mask")
         if call.get("is_causal"):
             mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()[None, None]
-        mask = None if mask is None else nn.functional.pad(mask, (length, 0), value=1 if mask.dtype == torch.bool else 0)
+        mask = (
+            None if mask is None else nn.functional.pad(mask, (length, 0), value=1 if mask.dtype == torch.bool else 0)
+        )
         hidden = hidden_from(items, query.shape[0], query.device)
         if hidden is not None:
             mask = hide(mask, hidden, key, "sdpa")

@@ -179,7 +179,8 @@ def _stack(model: nn.Module, seen: Trace, found: Found, name: str, base: str) ->
         tokens=tokens,
         embedding=_within(base, embedding_of(seen, model, inside, executed[0], blocks)),
         prompt_at="tokens" if entry == tokens else "entry",
-        rotary=_rotary(model, inside) or (_counts(model, inside) and any(one.handed for own in attentions for one in own)),
+        rotary=_rotary(model, inside)
+        or (_counts(model, inside) and any(one.handed for own in attentions for one in own)),
         causal=causal,
     )
 
