@@ -76,13 +76,13 @@ def test_left_padded_rows_go_on_as_alone(family, name):
 
 
 def test_planted_prefix_that_enters_the_cache_once_only(monkeypatch):
-    real = heads._prepend
+    real = heads.prepend
 
     def planted(items, query, key, value):
         return real(items, query, key, value) if query.shape[2] > 1 else (query, *_unlearned(items, key, value))
 
     monkeypatch.setattr(heads, "is_possible", lambda *_: False)
-    monkeypatch.setattr(heads, "_prepend", planted)
+    monkeypatch.setattr(heads, "prepend", planted)
     model = fresh(family_named("gpt2"))
     with broken("with a cache"):
         generates_the_same_without_cache(model, SMALL["prefix_tuning"], prompt(model))

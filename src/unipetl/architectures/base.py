@@ -91,7 +91,9 @@ class AttentionTable:
         reads: the module whose argument is the sub-layer's input x, if not ``query``.
         result: where the sub-layer's result can be changed, if not at ``output``'s end.
         softmax: None where ``core`` calls transformers' attention interface. A ``core`` that computes one softmax of
-            its own, of queries without rotation, has the factor on q kᵀ here, in units of 1/sqrt(head size).
+            its own has the factor on q kᵀ here, in units of 1/sqrt(head size).
+        handed: whether such a ``core`` changes its queries before q kᵀ (rotates them, say), or hands them to torch's
+            fused attention; they are then taken from there, and not from the query projection.
         optional: whether some models or some blocks of the family lack it.
         layers: the numbers of the blocks that it describes, where others have the same modules laid out otherwise.
     """
@@ -108,6 +110,7 @@ class AttentionTable:
     reads: str | None = None
     result: Port | None = None
     softmax: float | None = None
+    handed: bool = False
     optional: bool = False
     layers: frozenset[int] | None = None
 
@@ -240,7 +243,7 @@ class Site:
         normed, residual: where x is read: as the sub-layer reads it, and before the sub-layer's norm.
         norm_after: the norm that follows h, for ``ffn.residual`` of post-norm models.
         query: the query projection, for heads.
-        softmax: see [AttentionTable][], for heads.
+        softmax, handed: see [AttentionTable][], for heads.
         stack_root, entry: the stack's module and the module whose result enters its blocks.
         inside: "" outside mixtures; ``experts`` or ``shared`` inside (see [ExpertsTable][]).
         expert: which of the experts, where each has modules of its own.
@@ -262,6 +265,7 @@ class Site:
     query: Projection | None
     stack_root: str
     softmax: float | None = None
+    handed: bool = False
     inside: str = ""
     expert: int | None = None
     stacked: Stacked | None = None

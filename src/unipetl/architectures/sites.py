@@ -163,7 +163,15 @@ def _attention_sites(
     query = replace(attention.query, module=join_path(block, attention.query.module))
     core = join_path(block, attention.core)
     yield common.site(
-        f"{prefix}.heads", "attention.heads", core, heads, joined, joined, query=query, softmax=attention.softmax
+        f"{prefix}.heads",
+        "attention.heads",
+        core,
+        heads,
+        joined,
+        joined,
+        query=query,
+        softmax=attention.softmax,
+        handed=attention.handed,
     )
     end = Port(output, "output")
     yield common.site(f"{prefix}.output", "attention.output", output, out_shape, end, end, own_input=True)
@@ -260,6 +268,7 @@ class _Common:
         norm_after: str | None = None,
         query: Projection | None = None,
         softmax: float | None = None,
+        handed: bool = False,
     ) -> Site:
         """Return a site; a projection's x is what that projection reads."""
         reads = Port(owner, "input") if own_input else self.reads
@@ -267,5 +276,5 @@ class _Common:
         return Site(
             name=name, representation=representation, stack=self.table, kind=self.kind, layer=self.layer,
             owner=owner, shape=shape, value=value, join=join, normed=reads, residual=residual,
-            norm_after=norm_after, query=query, stack_root=self.root, softmax=softmax,
+            norm_after=norm_after, query=query, stack_root=self.root, softmax=softmax, handed=handed,
         )  # fmt: skip

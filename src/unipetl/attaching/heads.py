@@ -132,7 +132,7 @@ def attention(
         hidden = hidden_from(program.gated, query.shape[0], query.device)
         if hidden is not None:
             mask = hide(mask, hidden, key, implementation)
-        query, key, value = _prepend(program.gated, query, key, value)
+        query, key, value = prepend(program.gated, query, key, value)
         output, weights = inner(module, query, key, value, mask, **{**kwargs, "scaling": scaling})
         weights = None if weights is None else weights[..., length:]
     for item in program.added:
@@ -190,14 +190,14 @@ def hide(mask: Tensor | None, hidden: Tensor, key: Tensor, implementation: str) 
     return torch.cat([mask[..., :length].masked_fill(hidden, never), mask[..., length:]], dim=-1)
 
 
-def _prepend(items: list[HeadItem], query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def prepend(items: list[HeadItem], query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Put learned keys and values in front of the model's own.
 
     A change with a query of its own is put into extra feature columns, in which only its own keys are not zero:
     one softmax then sees ``q' P_k`` beside ``q K``.
     """
     batch = key.shape[0]
-    blocks = [item.keys_values(batch, key.dtype) for item in items]
+    blocks = [_as_many(item.keys_values(batch, key.dtype), key.shape[1]) for item in items]
     own = [item.has_query for item in items]
     if any(own):
         queries = [query]
@@ -218,6 +218,13 @@ def _prepend(items: list[HeadItem], query: Tensor, key: Tensor, value: Tensor) -
     keys = [k.to(key.device).expand(batch, -1, -1, -1) for k, _ in blocks]
     values = [v.to(value.device).expand(batch, -1, -1, -1) for _, v in blocks]
     return query, torch.cat([*keys, key], dim=2), torch.cat([*values, value], dim=2)
+
+
+def _as_many(block: tuple[Tensor, Tensor], heads: int) -> tuple[Tensor, Tensor]:
+    """Return keys and values for ``heads`` heads: a model may have repeated its own for the queries that share them."""
+    key, value = block
+    times = heads // key.shape[1]
+    return block if times == 1 else (key.repeat_interleave(times, dim=1), value.repeat_interleave(times, dim=1))
 
 
 def widen(

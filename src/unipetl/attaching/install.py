@@ -179,7 +179,7 @@ def _softmax_program(model: nn.Module, ports: Ports, one: Placement) -> SoftmaxP
         tape = FirstTape() if inside else Tape()  # before the attention, the last call counts
         ports.at(Port(site.query.module, "output")).tapes.append(tape)
         scaling = site.softmax / math.sqrt(site.shape.key_dim)
-        program = SoftmaxProgram(tape, site.query, site.shape.query_heads, scaling, inside=inside)
+        program = SoftmaxProgram(tape, site.query, site.shape.query_heads, scaling, inside=inside, handed=site.handed)
         ports.softmax[site.owner] = program
         ports.hooks.method(core, "forward", WithSoftmax(program, core.forward))
         ports.hooks.before(model.get_submodule(site.value.module), JoinSoftmax(program), with_kwargs=True)

@@ -4,6 +4,9 @@ The softmax of the model's own scores S is replaced by that of :math:`[q P_k^\to
 own part, and :math:`p P_v`, what the learned part gives, joins the heads before the output projection. That is one
 softmax over learned and own keys, whatever the model adds to S (positions, masks). In training the learned part is
 dropped out with the probability with which the model drops out its own.
+
+Queries that the attention rotates first are taken from the product q kᵀ. One that hands them to torch's fused attention
+gets the learned keys and values put in front of its own there.
 """
 
 from __future__ import annotations
@@ -16,10 +19,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from unipetl.architectures import Projection, columns_of
-from unipetl.attaching.heads import HeadItem
+from unipetl.attaching.heads import HeadItem, hidden_from, hide, prepend
 from unipetl.attaching.ports import Tape, first_argument, with_first_argument
 from unipetl.errors import AttachError
-from unipetl.inference.tracing import SOFTMAX
+from unipetl.inference.tracing import PRODUCTS, SOFTMAX, first_factor
+
+#: The arguments of torch's fused attention, in order.
+_FUSED = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
 
 class FirstTape(Tape):
@@ -39,6 +45,7 @@ class SoftmaxProgram:
         queries: sees the query projection's result.
         query: says which of its columns are the queries.
         heads, scaling: the number of heads, and the factor on q kᵀ.
+        handed: whether the queries are those that enter the product with the keys, not the projection's result.
         inside: whether the query projection is part of the attention, or came before it.
         own: the number of the model's own probabilities in the call under way, once its softmax was computed.
         dropout: the probability with which the model has dropped those out, None before.
@@ -50,6 +57,8 @@ class SoftmaxProgram:
     scaling: float
     items: list[HeadItem] = field(default_factory=list)
     inside: bool = True
+    handed: bool = False
+    factor: tuple[Tensor, int] | None = None
     q: Tensor | None = None
     own: int | None = None
     dropout: float | None = None
@@ -57,16 +66,22 @@ class SoftmaxProgram:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the call under way behind when the model is copied or pickled."""
-        return {**self.__dict__, "q": None, "own": None, "dropout": None, "gated": []}
+        return {**self.__dict__, "q": None, "factor": None, "own": None, "dropout": None, "gated": []}
 
     def begin(self) -> None:
         """Forget the call before."""
-        self.gated, self.q, self.own, self.dropout = [], None, None, None
+        self.gated, self.q, self.factor, self.own, self.dropout = [], None, None, None, None
         if self.inside:
             self.queries.value = None
 
     def own_query(self) -> Tensor:
-        """Return the model's queries (batch, heads, n, size), as the projection gave them."""
+        """Return the model's queries (batch, heads, n, size), as the projection gave them or as they were handed on.
+
+        Raises:
+            AttachError: nothing was multiplied with the keys.
+        """
+        if self.q is None and self.handed:
+            raise self._computed_none()
         if self.q is None:
             result = self.queries.take()
             columns = columns_of(self.query, result.shape[-1])
@@ -77,6 +92,9 @@ class SoftmaxProgram:
     def widened(self, scores: Tensor, softmax: Any) -> Tensor:
         """Return the probabilities of the model's own keys (..., n, m), and keep those of the learned ones."""
         blocks, found = [], []
+        if self.handed and self.factor is not None and self.factor[1] == scores.numel():
+            q = self.factor[0]
+            self.q = q.reshape(-1, self.heads, *q.shape[-2:])
         for item in self.items:
             if item.gated:
                 query = item.own_query(self.own_query()) if item.has_query else self.own_query()
@@ -103,11 +121,7 @@ class SoftmaxProgram:
         """
         gates = any(item.gated for item in self.items)
         if gates and self.own is None:
-            raise AttachError(
-                "'attention.heads': this attention was found to compute a softmax of its own, and in this call it "
-                "computed none, so learned keys cannot act. If its implementation was changed, detach, change it, and "
-                "attach again."
-            )
+            raise self._computed_none()
         query, dropout = self.own_query(), self.dropout or 0.0
         shape = (query.shape[0], self.heads, query.shape[2])
         for _, part, value in self.gated:
@@ -121,6 +135,42 @@ class SoftmaxProgram:
         self.gated, self.q, self.queries.value = [], None, None
         return h
 
+    def fused(self, query: Tensor, key: Tensor, value: Tensor, call: dict[str, Any], compute: Any) -> Tensor:
+        """Return the fused attention's result (batch, heads, n, size) with learned keys and values in front.
+
+        Args:
+            query: (batch, heads, n, size); key and value are (batch, key heads, m, size).
+            key: see ``query``.
+            value: see ``query``.
+            call: the function's other arguments, by name.
+            compute: the function.
+        """
+        self.q, self.own, self.dropout = query, key.shape[-2], float(call.get("dropout_p") or 0.0)
+        items = [item for item in self.items if item.gated]
+        if not items:
+            return compute(query, key, value, **call)  # type: ignore[no-any-return]
+        length, mask = sum(item.length for item in items), call.get("attn_mask")
+        if call.get("is_causal"):
+            mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()[None, None]
+        mask = (
+            None if mask is None else nn.functional.pad(mask, (length, 0), value=1 if mask.dtype == torch.bool else 0)
+        )
+        hidden = hidden_from(items, query.shape[0], query.device)
+        if hidden is not None:
+            mask = hide(mask, hidden, key, "sdpa")
+        scale = call.get("scale")
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        query, key, value = prepend(items, query, key, value)
+        return compute(query, key, value, **{**call, "attn_mask": mask, "is_causal": False, "scale": scale})  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _computed_none() -> AttachError:
+        return AttachError(
+            "'attention.heads': this attention was found to compute a softmax of its own, and in this call it "
+            "computed none, so learned keys cannot act. If its implementation was changed, detach, change it, and "
+            "attach again."
+        )
+
 
 class _WidenedSoftmax(TorchFunctionMode):
     """Widens the first softmax that is computed while it is in force, and notes the dropout of its result."""
@@ -133,6 +183,15 @@ class _WidenedSoftmax(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is nn.functional.dropout:
             self._see_dropout(*args, **kwargs)
+        if self.program.handed and self.program.own is None:
+            if func is nn.functional.scaled_dot_product_attention:
+                names = dict(zip(_FUSED, args, strict=False), **kwargs)
+                own = (names.pop(one) for one in _FUSED[:3])
+                return self.program.fused(*own, names, func)
+            if func in PRODUCTS:
+                result = func(*args, **kwargs)
+                self.program.factor = first_factor(func, args, kwargs), result.numel()
+                return result
         if func not in SOFTMAX or self.program.own is not None:
             return func(*args, **kwargs)
         scores = args[0] if args else kwargs.pop("input")

@@ -16,7 +16,7 @@ from unipetl.forms import Heads
 from unipetl.inference.flow import acting, as_columns, equal, inside, used_columns
 from unipetl.inference.linear import features
 from unipetl.inference.residual import Joint, surroundings
-from unipetl.inference.scaling import NO_ORIGIN, own_softmax
+from unipetl.inference.scaling import NO_ORIGIN, handed_softmax, own_softmax
 from unipetl.inference.tracing import Attention, Call, Trace
 
 Roles = dict[str, Projection]
@@ -191,9 +191,12 @@ def _table(
     joint = surroundings(trace, block, x, out, min(first.start, inner.start if container != block else first.start))
     heads, attribute = sizes
     alone = [other for other in trace.attentions if other.path == one.path]
-    softmax = None
+    softmax, handed = None, False
     if alone == [one] and not _by_interface(model, one):
         softmax = own_softmax(one, roles, by_path[paths["query"]], by_path[paths["key"]], heads)
+        if softmax is None:
+            softmax = handed_softmax(one, roles["query"], by_path[paths["query"]], heads)
+            handed = softmax is not None
     norm = joint.before or joint.after
     table = AttentionTable(
         kind=_kind(one, container),
@@ -208,6 +211,7 @@ def _table(
         reads=reads,
         result=None if joint.dropped and not result else Port(inside(block, result or joint.result), "output"),
         softmax=softmax,
+        handed=handed,
     )
     own_linears = {
         call.path for call in trace.calls if call.leaf is not None and f"{call.path}.".startswith(f"{container}.")

@@ -63,8 +63,12 @@ def _attending(trace: Trace, model: nn.Module, block: str) -> set[str]:
 
 
 def pair_of(calls: list[Call]) -> tuple[dict[str, tuple[Call, Tensor]], Call] | None:
-    """Return the last linear map that other ones act on, with those; the widest inside, where there are several."""
-    best, widest = None, 0
+    """Return the last linear map that other ones act on, with those.
+
+    Of several the widest inside is taken, and those that keep tokens apart come first: a state-space layer has
+    projections in and out, too, and may be wider than the FFN beside it.
+    """
+    best, rank = None, (False, 0)
     for down in calls:
         if down.read is None or down.gave is None:
             continue
@@ -76,9 +80,22 @@ def pair_of(calls: list[Call]) -> tuple[dict[str, tuple[Call, Tensor]], Call] | 
         inner, outer = down.read.shape[-1], down.gave.shape[-1]
         if any(call.read.shape[-1] != outer for call, _ in found.values()):  # type: ignore[union-attr]
             continue
-        if inner >= widest:
-            best, widest = (found, down), inner
+        own = (not _mixes_tokens(down.read, [call for call, _ in found.values()]), inner)
+        if own >= rank:
+            best, rank = (found, down), own
     return best
+
+
+def _mixes_tokens(read: Tensor, ups: list[Call]) -> bool:
+    """Whether what is read for the last token depends on what was computed for others."""
+    if read.dim() < 2 or read.shape[-2] < 2:
+        return False
+    last = torch.zeros_like(read)
+    last[..., -1, :] = 1.0
+    for gradient in acting(read, ups, last).values():
+        if gradient.shape[:-1] == read.shape[:-1] and bool(gradient[..., :-1, :].abs().max() > 0):
+            return True
+    return False
 
 
 def roles_of(ups: dict[str, tuple[Call, Tensor]], down: Call) -> tuple[Projection, Projection | None, Call] | None:

@@ -179,7 +179,8 @@ def _stack(model: nn.Module, seen: Trace, found: Found, name: str, base: str) ->
         tokens=tokens,
         embedding=_within(base, embedding_of(seen, model, inside, executed[0], blocks)),
         prompt_at="tokens" if entry == tokens else "entry",
-        rotary=_rotary(model, inside),
+        rotary=_rotary(model, inside)
+        or (_counts(model, inside) and any(one.handed for own in attentions for one in own)),
         causal=causal,
     )
 
@@ -305,6 +306,13 @@ def _embeds_tokens(module: nn.Module, model: nn.Module) -> bool:
 
 def _rotary(model: nn.Module, root: str) -> bool:
     return any("rotary" in type(module).__name__.lower() for module in model.get_submodule(root).modules())
+
+
+def _counts(model: nn.Module, root: str) -> bool:
+    """Return whether a stack takes the positions of its tokens."""
+    import inspect
+
+    return "position_ids" in inspect.signature(model.get_submodule(root).forward).parameters
 
 
 def _causal(model: nn.Module, seen: Trace, block: str) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from unipetl.errors import ArchitectureError
+from unipetl.inference.series import series_inputs
 
 #: Tokens of the source and of the decoder's text: different, so that cross attention shows.
 LENGTH, DECODER_LENGTH = 7, 5
@@ -29,6 +30,9 @@ def example_inputs(model: nn.Module, *, rows: int = 1) -> list[dict[str, Any]]:
     parameter = next(model.parameters())
     dtype = parameter.dtype if parameter.dtype.is_floating_point else torch.float32
     generator = torch.Generator().manual_seed(0)
+    series = series_inputs(config, names, rows, generator)
+    if series:
+        return [{name: _like(value, parameter, dtype) for name, value in series.items()}]
     text = _text_inputs(config, names, rows, generator)
     seen = _seen_inputs(config, names, rows, generator)
     target = _decoder_inputs(config, names, rows, generator)
@@ -54,7 +58,17 @@ def _like(value: Any, parameter: torch.Tensor, dtype: torch.dtype) -> Any:
 def _text_inputs(config: Any, names: set[str], rows: int, generator: torch.Generator) -> dict[str, Any]:
     if "input_ids" not in names:
         return {}
-    made: dict[str, Any] = {"input_ids": _ids(config, rows, LENGTH, generator)}
+    ids = _ids(config, rows, LENGTH, generator)
+    made: dict[str, Any] = {"input_ids": ids}
+    queries = getattr(config, "num_query_tokens", None)
+    image = getattr(config, "image_token_id", getattr(config, "image_token_index", None))
+    if isinstance(queries, int) and isinstance(image, int):  # places for what is seen, in front of the text
+        made["input_ids"] = torch.cat([torch.full((rows, queries), image), ids], dim=1)
+    if "qformer_input_ids" in names:
+        made["qformer_input_ids"] = _ids(config.qformer_config, rows, LENGTH, generator)
+    if "visual_feats" in names and "visual_pos" in names:
+        made["visual_feats"] = torch.randn(rows, 3, _number(config, "visual_feat_dim"), generator=generator)
+        made["visual_pos"] = torch.rand(rows, 3, _number(config, "visual_pos_dim", default=4), generator=generator)
     if "bbox" in names:
         made["bbox"] = torch.tensor([1, 2, 3, 4]).expand(rows, LENGTH, 4).clone()
     return made
@@ -64,6 +78,8 @@ def _seen_inputs(config: Any, names: set[str], rows: int, generator: torch.Gener
     """Return pixels or sound."""
     if "grid_thw" in names:
         return _patches(config, names, generator)
+    if "spatial_shapes" in names:
+        return _flat_patches(config, rows, generator)
     if "pixel_values" in names:
         return {"pixel_values": _pixels(config, rows, generator)}
     for name in ("input_features", "input_values"):
@@ -121,6 +137,17 @@ def _patches(config: Any, names: set[str], generator: torch.Generator) -> dict[s
     return {name: torch.randn(16, size, generator=generator), "grid_thw": torch.tensor([[1, 4, 4]])}
 
 
+def _flat_patches(config: Any, rows: int, generator: torch.Generator) -> dict[str, Any]:
+    """Return images of 4 x 4 flattened patches each, of which all are there."""
+    vision = getattr(config, "vision_config", None) or config
+    size = _number(vision, "num_channels", default=3) * _number(vision, "patch_size", default=16) ** 2
+    return {
+        "pixel_values": torch.randn(rows, 16, size, generator=generator),
+        "pixel_attention_mask": torch.ones(rows, 16, dtype=torch.long),
+        "spatial_shapes": torch.tensor([[4, 4]]).expand(rows, 2).clone(),
+    }
+
+
 def _mel(config: Any, rows: int, generator: torch.Generator) -> torch.Tensor:
     """Return (rows, bins, frames) where a fixed number of frames is read by convolutions, else (rows, frames, bins)."""
     audio = getattr(config, "audio_config", None) or getattr(config, "encoder_config", None) or config
@@ -137,6 +164,8 @@ def _mel(config: Any, rows: int, generator: torch.Generator) -> torch.Tensor:
 def _sound(config: Any, rows: int, generator: torch.Generator) -> torch.Tensor:
     if hasattr(config, "num_mel_bins") and hasattr(config, "max_length"):  # spectrogram transformers
         return torch.randn(rows, config.max_length, config.num_mel_bins, generator=generator)
+    if not hasattr(config, "conv_stride") and hasattr(config, "encoder_num_hidden_layers"):
+        return torch.randn(rows, 4000, generator=generator)  # strides of 64, 3 and 2, and wide kernels
     stride = 1
     for one in getattr(config, "conv_stride", None) or getattr(config, "upsampling_ratios", None) or ():
         stride *= one

@@ -44,6 +44,39 @@ def own_softmax(one: Attention, roles: dict[str, Projection], query: Call, key: 
     return _exact(float(ratio.mean()) * math.sqrt(heads.key_dim), heads.key_dim, half=half)
 
 
+def handed_softmax(one: Attention, role: Projection, query: Call, heads: Heads) -> float | None:
+    """Return the factor c in ``scores = c q kᵀ / sqrt(d) + ...`` for the queries q that enter the product.
+
+    They may be turned on their way from the projection; they must be as long as it made them, so that learned keys
+    weigh alike for queries of either kind. None where the factor is not the same everywhere, or nothing was seen.
+    """
+    shape = heads.query_heads, one.rows, heads.key_dim
+    if one.query is not None:
+        found, factor = one.query, one.factor * math.sqrt(heads.key_dim)
+    else:
+        if one.product is None or one.scores is None or not one.scores.requires_grad:
+            return None
+        found, result = one.product
+        (slope,) = torch.autograd.grad(one.scores.sum(), [result], retain_graph=True, allow_unused=True)
+        if slope is None:
+            return None
+        used = slope[slope != 0].double()
+        last = slope.reshape(-1, slope.shape[-2], slope.shape[-1])[:, -1]
+        if not used.numel() or not bool((last != 0).all()) or not torch.allclose(used, used.mean(), rtol=1e-3):
+            return None
+        factor = float(used.mean()) * one.factor * math.sqrt(heads.key_dim)
+    if found.dim() not in (3, 4) or found.numel() % math.prod(shape) or found.shape[-2:] != shape[1:]:
+        return None
+    if query.leaf is None or factor <= 0:
+        return None
+    made = _part(role, query.leaf)
+    long, short = (one.detach().double().square().sum() for one in (found, made))
+    if not torch.allclose(long, short, rtol=3e-2 if torch.finfo(found.dtype).bits < 32 else 1e-4):
+        return None
+    half = torch.finfo(found.dtype).bits < 32
+    return _exact(factor, heads.key_dim, half=half)
+
+
 def _exact(factor: float, size: int, *, half: bool) -> float | None:
     """Return the factor that models have near what was measured: in half precision one cannot measure better than 1 %.
 

@@ -7,6 +7,8 @@ import math
 import re
 from typing import Any
 
+from unipetl.inference.small_layers import SHARED, are_numbers, kept_layers
+
 #: Numbers in one head of a small model.
 HEAD = 8
 VOCABULARY = 120
@@ -19,7 +21,8 @@ _NO_WIDTH = re.compile(
     r"in_channels|out_channels_|num_channels|audio_channels|queue|sample|feature_size|input_dim|text_dim"
 )
 _HEADS = re.compile(
-    r"(^|_)(n_heads?|num_heads|num_attention_heads|attention_heads|num_key_value_heads|num_kv_heads|n_head_kv)$"
+    r"(^|_)(n_heads?|num_heads|num_attention_heads|attention_heads|num_key_value_heads|num_kv_heads|n_head_kv|"
+    r"n_mamba_heads)$"
 )
 _OF_ONE_HEAD = (
     "head_dim", "attention_head_size", "d_kv", "attention_head_dim", "head_size", "qk_nope_head_dim",
@@ -29,6 +32,8 @@ _OF_ONE_HEAD = (
 )  # fmt: skip
 _LAYERS = re.compile(r"(^|_)(num_hidden_layers|num_layers|n_layers?|layers|depth|num_hidden_groups|num_blocks|layer)$")
 _OTHER_LAYERS = re.compile(r"extract|conv|feat|adapter|up_?sampl")
+#: Towers whose ``hidden_size`` is the width of the text's vectors, and ``embed_dim`` their own.
+_GIVES_TEXTS_WIDTH = ("qwen2_vl", "qwen2_vl_vision")
 _EXPERTS = re.compile(r"^(num_experts|num_local_experts|n_routed_experts|moe_num_experts|num_moe_experts)$")
 
 
@@ -56,11 +61,15 @@ def _shrink(config: Any, heads: bool) -> None:
     fewer = _fewer(values) if heads else 1
     factor = _factor(config) * fewer
     depth = next((v for n, v in values.items() if _is_depth(n) and isinstance(v, int) and v > 0), None)
-    keep = _kept(values, depth) if depth else None
+    keep = kept_layers(values, depth) if depth else None
 
     def smaller(name: str, value: Any) -> Any:
         if name.startswith("_") or isinstance(value, bool):
             return value
+        if depth and keep is not None and are_numbers(name, value, depth):
+            return type(value)(place for place, index in enumerate(keep) if index in value)
+        if depth and keep is not None and name == SHARED:
+            return sum(index >= depth - value for index in keep)
         if isinstance(value, int):
             if _HEADS.search(name):
                 return value // fewer
@@ -78,12 +87,43 @@ def _shrink(config: Any, heads: bool) -> None:
         if new is not value:  # configs cannot be compared safely
             values[name] = new
     _shrink_rotary(config, factor // fewer)
+    _fit(values)
     if with_layers:
         config.per_layer_config = {
             place: {name: smaller(name, value) for name, value in with_layers[index].items()}
             for place, index in (enumerate(keep) if keep is not None else ((one, one) for one in with_layers))
             if index in with_layers
         }
+
+
+def _fit(values: dict[str, Any]) -> None:
+    """Let values agree again that follow from others."""
+    heads = values.get("num_heads")
+    groups = values.get("n_groups")  # of the heads of a state-space layer
+    if isinstance(heads, int) and isinstance(groups, int) and heads % groups:
+        values["n_groups"] = math.gcd(heads, groups)
+    if isinstance(values.get("mamba_d_ssm"), int) and isinstance(values.get("mamba_d_head"), int):
+        values["mamba_d_ssm"] = values["mamba_n_heads"] * values["mamba_d_head"]
+    text = values.get("text_config")
+    for part in ("perceiver_config", "vision_config"):  # what is handed to the text has its width
+        own = values.get(part)
+        if (
+            text is not None
+            and own is not None
+            and (part == "perceiver_config" or own.model_type in _GIVES_TEXTS_WIDTH)
+        ):
+            own.hidden_size = text.hidden_size
+    if hasattr(values.get("qformer_config"), "encoder_hidden_size") and "vision_config" in values:
+        values["qformer_config"].encoder_hidden_size = values["vision_config"].hidden_size
+    if hasattr(values.get("ffn_config"), "hidden_size") and "d_model" in values:
+        values["ffn_config"].hidden_size = values["d_model"]
+    vision, prompt = values.get("vision_config"), values.get("prompt_encoder_config")
+    if hasattr(prompt, "image_embedding_size") and hasattr(vision, "image_size"):
+        prompt.image_size = vision.image_size  # type: ignore[union-attr]
+        prompt.image_embedding_size = vision.image_size // vision.patch_size  # type: ignore[union-attr]
+        if hasattr(vision, "output_channels"):
+            width = prompt.hidden_size = values["mask_decoder_config"].hidden_size  # type: ignore[union-attr]
+            vision.output_channels, vision.num_pos_feats = width, width // 2  # type: ignore[union-attr]
 
 
 def _own_values_of_layers(config: Any) -> dict[int, dict[str, Any]]:
@@ -101,7 +141,8 @@ def _factor(config: Any) -> int:
         config, "head_dim", "attention_head_size", "d_kv", "qk_nope_head_dim", "attention_head_dim", "head_size"
     )
     if not head:
-        width = _one(config, "hidden_size", "d_model", "n_embd", "dim", "embed_dim", "encoder_embed_dim")
+        widths = "hidden_size", "d_model", "n_embd", "dim", "embed_dim", "encoder_embed_dim"
+        width = _one(config, *(("embed_dim",) if getattr(config, "model_type", "") == "qwen2_vl_vision" else widths))
         heads = _one(
             config,
             "num_attention_heads",
@@ -134,25 +175,6 @@ def _one(config: Any, *names: str) -> int:
     return 0
 
 
-def _kept(values: dict[str, Any], depth: int) -> list[int]:
-    """Return which layers stay: the first of every kind, and two at least."""
-    kinds: list[tuple[Any, ...]] = [()] * depth
-    for value in values.values():
-        if (
-            isinstance(value, (list, tuple))
-            and len(value) == depth
-            and all(isinstance(v, (str, int, bool)) for v in value)
-        ):
-            kinds = [(*kind, one) for kind, one in zip(kinds, value, strict=True)]
-    first = [index for index, kind in enumerate(kinds) if kind not in kinds[:index]]
-    for index in range(depth):
-        if len(first) >= min(2, depth):
-            break
-        if index not in first:
-            first.append(index)
-    return sorted(first)
-
-
 def _number(name: str, value: int, factor: int, keep: list[int] | None, values: dict[str, Any]) -> int:
     if _is_depth(name):
         return len(keep) if keep and value > 2 and len(keep) <= value else min(value, 2)
@@ -178,7 +200,11 @@ def _number(name: str, value: int, factor: int, keep: list[int] | None, values: 
         patch = values.get("patch_size")  # halved by every stage, down to one window
         return 2 * patch * 2 ** (len(values.get("depths") or "123") - 1) if isinstance(patch, int) else value
     if name in ("image_size", "input_size") and value > 64:
-        patch = values.get("patch_size")
+        patch, depths = values.get("patch_size"), values.get("depths")
+        if (
+            isinstance(depths, (list, tuple)) and "hidden_sizes" in values and patch == 4
+        ):  # halved before every further stage
+            return 2 * patch * 2 ** (len(depths) - 1)
         return 4 * patch if isinstance(patch, int) and value % patch == 0 else value
     if _is_width(name) and value >= factor and value % factor == 0 and value > 8:
         return max(value // factor, 1)

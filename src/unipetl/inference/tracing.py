@@ -57,7 +57,8 @@ class Attention:
         time: when.
         query, key, value: what the fused function was given, (..., heads, n, size) or the like; None elsewhere.
         weights: the probabilities, (..., n, m), where they were computed by a softmax of its own, and the ``scores``
-            that it was taken of.
+            that it was taken of, and the last ``product`` of their size before: its first factor and its result.
+        factor: what the fused function, or the product itself, multiplies q kᵀ by.
         rows: the number of queries n; ``columns`` the number of keys m.
         causal: whether the call said so.
     """
@@ -69,6 +70,8 @@ class Attention:
     value: Tensor | None = None
     weights: Tensor | None = None
     scores: Tensor | None = None
+    product: tuple[Tensor, Tensor] | None = None
+    factor: float = 1.0
 
     @property
     def rows(self) -> int:
@@ -155,6 +158,7 @@ class _Watcher(TorchFunctionMode):
         self.time = 0
         self.fused = 0
         self.copies: dict[int, Any] = {}
+        self.product: tuple[Tensor, Tensor, float] | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -163,6 +167,8 @@ class _Watcher(TorchFunctionMode):
         if func is torch.nn.functional.scaled_dot_product_attention:
             names = dict(zip(("query", "key", "value"), args, strict=False), **kwargs)
             seen = Attention(self.open[-1].path, self.time, *(names[one].clone() for one in ("query", "key", "value")))
+            scale = names.get("scale", args[6] if len(args) > 6 else None)
+            seen.factor = names["query"].shape[-1] ** -0.5 if scale is None else float(scale)
             self.trace.attentions.append(seen)
             self.fused += 1
             try:
@@ -172,8 +178,15 @@ class _Watcher(TorchFunctionMode):
         result = func(*args, **kwargs)
         if func in SOFTMAX and not self.fused and isinstance(result, Tensor) and result.dim() >= 3:
             scores = args[0] if args else kwargs["input"]
-            self.trace.attentions.append(Attention(self._computing(), self.time, weights=result, scores=scores))
+            last = self.product
+            seen = Attention(self._computing(), self.time, weights=result, scores=scores)
+            if last is not None and last[1].numel() == scores.numel():
+                seen.product, seen.factor = last[:2], last[2]
+            self.trace.attentions.append(seen)
             return result.detach().requires_grad_(True).clone()
+        if func in PRODUCTS and isinstance(result, Tensor) and result.requires_grad and result.dim() >= 3:
+            self.product = first_factor(func, args, kwargs), result, float(kwargs.get("alpha", 1.0))
+            return result.clone()  # which the model may change in place
         return result
 
     def _computing(self) -> str:
@@ -265,6 +278,19 @@ def same_object(first: Tensor | None, second: Tensor | None) -> bool:
 
 #: The functions that compute a softmax.
 SOFTMAX = {torch.nn.functional.softmax, torch.softmax, Tensor.softmax, torch.special.softmax}
+
+
+#: The functions that multiply queries with keys.
+PRODUCTS = {
+    torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.baddbmm, Tensor.baddbmm,
+}  # fmt: skip
+
+
+def first_factor(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Tensor:
+    """Return the first factor of a call of one of [PRODUCTS][unipetl.inference.tracing.PRODUCTS]."""
+    place, name = (1, "batch1") if func in (torch.baddbmm, Tensor.baddbmm) else (0, "input")
+    factor: Tensor = args[place] if len(args) > place else kwargs[name]
+    return factor
 
 
 def _first(args: Any, kwargs: Any) -> Tensor | None:

@@ -67,8 +67,13 @@ def logits_of(output: Any) -> Tensor:
     for name in ("logits", "last_hidden_state"):
         if isinstance(output.get(name), Tensor):
             return output[name]
-    parts = [part for part in output.values() if isinstance(part, Tensor) and part.is_floating_point()]
-    return torch.cat([part.flatten() for part in parts])  # models of several towers
+    return torch.cat([part.flatten() for part in _tensors(output) if part.is_floating_point()])
+
+
+def _tensors(output: Mapping[str, Any]) -> list[Tensor]:
+    """Return what a model of several towers gives; where it gives their outputs alone, what is in these."""
+    own = [part for part in output.values() if isinstance(part, Tensor)]
+    return own or [part for inner in output.values() if isinstance(inner, Mapping) for part in _tensors(inner)]
 
 
 def loss_of(model: nn.Module, call: Call) -> Tensor:
@@ -77,8 +82,7 @@ def loss_of(model: nn.Module, call: Call) -> Tensor:
     loss = output.get("loss")
     if loss is not None:
         return loss
-    parts = [part for part in output.values() if isinstance(part, Tensor)]
-    return torch.stack([part.square().mean() for part in parts]).sum()
+    return torch.stack([part.square().mean() for part in _tensors(output)]).sum()
 
 
 def scatter(attachment: Attachment, *, seed: int = 0, size: float = 0.3) -> Attachment:
