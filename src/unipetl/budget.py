@@ -7,6 +7,7 @@ by the paper's rule, its weight matrices alone. The task head, which all methods
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -50,7 +51,7 @@ class Budget:
         if isinstance(text, Budget):
             return text
         found = _WRITTEN.fullmatch(str(text)) if not isinstance(text, bool) else None
-        if found is None or (amount := float(re.sub("[_,]", "", found[1]))) <= 0:
+        if found is None or not 0 < (amount := float(re.sub("[_,]", "", found[1]))) < math.inf:
             raise MethodError(f"budget: expected a share such as 0.5% or a number such as 200k; found {text!r}.")
         if found[2] == "%":
             return cls(amount / 100, share=True)

@@ -59,7 +59,7 @@ def test_an_interruption_says_how_to_go_on(tmp_path, monkeypatch, tiny):
 def test_wrong_searches_are_refused_and_leave_nothing(quick, tmp_path):
     out = tmp_path / "out"
     assert "--task" in refusal("search", "-o", out, code=2)
-    assert "expected a share such as '0.5 %'" in refusal("search", "-t", "tiny", "-b", "much", "-o", out)
+    assert "expected a share such as 0.5%" in refusal("search", "-t", "tiny", "-b", "much", "-o", out)
     assert "Did you mean 'tiny'" in refusal("search", "-t", "tinny", "-b", "1%", "-o", out)
     assert "no search.yaml" in refusal("search", tmp_path)
     assert "cannot read" in refusal("search", tmp_path / "nowhere.yaml")

@@ -49,6 +49,26 @@ def test_folders_and_hashes_of_plans_without_names_of_their_own_stay():
     assert [one.recipe.hash() for one in named.cells()] == [one.recipe.hash() for one in alone.cells()]
 
 
+def test_a_name_with_its_task_alone_is_enough(tmp_path):
+    plan = load_plan(written(tmp_path, "tasks: {reviews: sentiment, news: {task: sentiment}}\nmethods: [lora]\n"))
+    assert [(one.task, one.recipe.task) for one in plan.cells()] == [("reviews", "sentiment"), ("news", "sentiment")]
+    short = {"tasks": {"reviews": "sentiment", "other": None}, "methods": ["lora"]}
+    jsonschema.Draft202012Validator(plan_schema()).validate(short)
+
+
+def test_the_names_of_tasks_themselves_are_taken_as_they_are():
+    plan = ComparePlan(tasks=["glue:cola", "org/mine"], methods=["lora"])
+    assert list(plan.tasks) == ["glue:cola", "org/mine"]
+
+
+def test_a_task_and_one_of_its_models_is_no_other_task_of_that_title(tmp_path):
+    plan = ComparePlan(
+        tasks={"x": "sentiment", "x, m": {"task": "sentiment", "model": "k"}}, methods=["lora"], models=["m"]
+    )
+    assert [one.title for one in plan.cells()] == ["x, m", "x, m"]
+    assert len(report(write_comparison(tmp_path / "out", plan=plan)).tables) == 2
+
+
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
@@ -64,6 +84,10 @@ def test_folders_and_hashes_of_plans_without_names_of_their_own_stay():
         ("  nul.txt: {task: sentiment}", "is a device's name in Windows"),
         ("  2024: {task: sentiment}", "expected a name as text; found 2024. Put it in quotes."),
         ("  News: {task: sentiment}\n  news: {task: sentiment}", "plan.yaml:3: tasks.news: 'News' is there too"),
+        ("  sentiment:\n  Sentiment: csv-classification", "tasks.Sentiment: 'sentiment' is there too"),
+        ("  reviews: csv-clasification", "tasks.reviews.task: unknown task 'csv-clasification'. Did"),
+        ("  reviews: 3", "tasks.reviews: "),
+        ('  "a\\u200b": {task: sentiment}', r"has '\u200b' in it"),
         ("  a: {task: ''}", "tasks.a.task: "),
         ("  a: {task: [sentiment]}", "tasks.a.task: "),
     ],

@@ -169,15 +169,47 @@ def test_a_rate_is_judged_by_its_mean_and_one_that_a_seed_diverged_at_is_none(st
         for seed, score in zip(small.TUNING_SEEDS, told.get(cell.label, ()), strict=False):
             run = RunDirectory(place / cell.folder() / f"seed-{seed}")
             write_json(run.metrics, result(run.path, cell, seed, score).to_dict())
+        run = RunDirectory(place / cell.folder() / f"seed-{small.TUNING_SEEDS[1]}")
         if cell.label == "MAM @ 0.003":
-            run = RunDirectory(place / cell.folder() / f"seed-{small.TUNING_SEEDS[1]}")
             write_json(run.metrics, result(run.path, cell, small.TUNING_SEEDS[1], float("nan")).to_dict())
+        elif cell.label == "MAM @ 0.01":  # whoever answers at random has a score all the same
+            lost = replace(result(run.path, cell, small.TUNING_SEEDS[1], 99.0), metrics={"loss": float("nan")})
+            write_json(run.metrics, lost.to_dict())
     found = rates.scores(tmp_path / "out", "sst2")
     assert found["LoRA (ffn)"][0.001] == 80
     assert found["LoRA (ffn)"][0.003] == pytest.approx(238 / 3)
-    assert 0.003 not in found["MAM"]
+    assert {0.003, 0.01} & set(found["MAM"]) == set()
     assert rates.seeds_of(tmp_path / "out", "sst2") == small.TUNING_SEEDS
     assert "the mean over seeds 100, 101, 102;" in write_claims(tmp_path / "out").to_markdown()
+
+
+def test_rates_that_a_search_before_had_widened_are_not_told_of_this_one(study, trained, tmp_path):
+    small.run_small(replace(study, tuning_seeds=(100,)), tmp_path / "out")
+    assert 0.0003 in rates.scores(tmp_path / "out", "sst2")["MAM"], "its best was at an end"
+    place = tmp_path / "out" / "rates" / "sst2"
+    plan = study.rates_plan(study.tasks[0])
+    for cell in plan.cells():
+        for seed in small.TUNING_SEEDS:
+            run = RunDirectory(place / cell.folder() / f"seed-{seed}")
+            run.path.mkdir(parents=True, exist_ok=True)
+            rate = cell.recipe.training["learning_rate"]
+            at_end = rate in (min(study.first_rates(study.tasks[0])[cell.label.partition(" @")[0]]),)
+            write_json(run.metrics, result(run.path, cell, seed, 10.0 if at_end else 50.0 - rate).to_dict())
+    small.run_small(study, tmp_path / "out")
+    assert 0.0003 not in rates.scores(tmp_path / "out", "sst2")["MAM"]
+
+
+def test_runs_that_diverged_are_marked_among_the_claims(study, trained, tmp_path):
+    chosen = small.run_small(study, tmp_path / "out")
+    assert "diverged" not in write_claims(tmp_path / "out").to_markdown()
+    for cell in study.plan(chosen).cells():
+        if cell.label == "MAM":
+            run = RunDirectory(tmp_path / "out" / "study" / cell.folder() / "seed-1")
+            lost = replace(result(run.path, cell, 1, 50.0), metrics={"loss": float("nan"), "accuracy": 50.0})
+            write_json(run.metrics, lost.to_dict())
+    page = write_claims(tmp_path / "out").to_markdown()
+    assert "(1 of 3 diverged)" in page
+    assert "after training the loss is not a number" in page
 
 
 def test_a_study_takes_more_tuning_seeds_and_other_rates_by_them_but_no_other_study(study, trained, tmp_path):
@@ -191,9 +223,9 @@ def test_a_study_takes_more_tuning_seeds_and_other_rates_by_them_but_no_other_st
     assert (first["sst2"]["MAM"], again["sst2"]["MAM"]) == (0.001, 0.01)
     plan = load_plan(tmp_path / "out" / "study" / "plan.yaml")
     assert {cell.recipe.training["learning_rate"] for cell in plan.cells() if cell.label == "MAM"} == {0.01}
-    with pytest.raises(RunError, match="holds another comparison"):
+    with pytest.raises(RunError, match=r"holds another study.*--output"):
         small.run_small(replace(study, seeds=SEEDS[:1]), tmp_path / "out")
-    with pytest.raises(RunError, match="holds another comparison"):
+    with pytest.raises(RunError, match=r"holds another study.*--output"):
         small.run_small(replace(study, tuning_seeds=(7,)), tmp_path / "out")
 
 

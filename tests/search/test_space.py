@@ -25,6 +25,20 @@ def drawn(name, seed, choices=None):
     return (choices or CHOICES[name]).draw(lambda _, values: draw.choice(list(values)))
 
 
+WRITTEN = {"50k": 50_000, "1.5M": 1_500_000, "0.5 %": 5_000, 200: 200, "2_000": 2_000}
+
+
+@pytest.mark.parametrize(("budget", "wanted"), WRITTEN.items())
+def test_a_budget_is_written_as_everywhere(budget, wanted):
+    assert parameters(budget, 1_000_000) == wanted
+
+
+@pytest.mark.parametrize("budget", ["much", "", "0", 0, True, "-1", "9" * 400, "0.00001%"])
+def test_what_is_no_budget_is_told(budget):
+    with pytest.raises(TaskError, match="expected"):
+        parameters(budget, 1_000_000)
+
+
 @pytest.mark.parametrize("name", MODELS)
 @given(seed=st.integers(0, 2**20))
 def test_every_point_makes_sense_and_keeps_to_the_budget(name, seed):

@@ -102,7 +102,16 @@ def show_small(study: Study, directory: Path, *, as_json: bool) -> None:
         rates = {task.name: {one.label: one.tried(task.kind) for one in study.methods} for task in study.tasks}
         seeds, runs = list(study.seeds), study.runs()
         methods = study.notations
-        screen.show_json({"path": str(directory), "methods": methods, "rates": rates, "seeds": seeds, "runs": runs})
+        screen.show_json(
+            {
+                "path": str(directory),
+                "methods": methods,
+                "rates": rates,
+                "seeds": seeds,
+                "runs": runs,
+                "tuning_seeds": list(study.tuning_seeds),
+            }
+        )
         return
     for task in study.tasks:
         rows = [
@@ -111,7 +120,12 @@ def show_small(study: Study, directory: Path, *, as_json: bool) -> None:
         ]
         screen.show(f"\n{task.name}", style="bold")
         screen.show_table(("method", "notation", "learning rates tried"), rows)
-    screen.show(f"\n{screen.counted(study.runs(), 'run')} in {directory}, seeds {list(study.seeds)}")
+    tuning = ", ".join(map(str, study.tuning_seeds))
+    seeds = ", ".join(map(str, study.seeds))
+    screen.show(
+        f"\nat least {screen.counted(study.runs(), 'run')} in {directory}: learning rates with seeds {tuning}, "
+        f"then the study with seeds {seeds}"
+    )
 
 
 def show_claims(found: Findings, *, as_json: bool) -> None:

@@ -28,7 +28,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from unipetl.errors import unknown
 from unipetl.experiment import arguments
-from unipetl.experiment.folder_names import LONGEST, colliding, wrong_with
+from unipetl.experiment.folder_names import colliding, wrong_with
 from unipetl.experiment.marked import Checked, Fault, Place, fault, read_as
 from unipetl.experiment.recipe import (
     Count,
@@ -93,21 +93,30 @@ def _tasks(value: Any) -> Any:
         value = {name: {} for name in value}
     if not isinstance(value, Mapping) or not value:
         raise fault(Fault((), f"expected names of tasks, or a mapping of them; found {value!r}."))
-    wrong = _wrong_names(list(value))
+    parts = {name: _part(part) for name, part in value.items()}
+    own = [name for name, part in parts.items() if not isinstance(part, Mapping) or part.get("task")]
+    wrong = _wrong_names(own, all_names=list(parts))
     if wrong:
         raise fault(*wrong)
-    return {name: {} if part is None else part for name, part in value.items()}
+    return parts
 
 
-def _wrong_names(names: list[Any]) -> list[Fault]:
-    """Return what is wrong with the names of a plan's tasks, which become folders."""
+def _part(value: Any) -> Any:
+    """Return what a plan says of a task as a mapping: nothing, the task's name alone, or more."""
+    if value is None:
+        return {}
+    return {"task": value} if isinstance(value, str) else value
+
+
+def _wrong_names(names: list[Any], all_names: list[Any]) -> list[Fault]:
+    """Return what is wrong with the names that a plan gives its data sets, which become folders."""
     wrong = []
     for name in names:
         if not isinstance(name, str):
             wrong.append(Fault((str(name),), f"expected a name as text; found {name!r}. Put it in quotes."))
         elif why := wrong_with(name):
             wrong.append(Fault((name,), f"the name becomes a folder, and it {why}; choose another one."))
-    twice = None if wrong else colliding(names)
+    twice = None if wrong or not names else colliding(map(str, all_names))
     if twice:
         wrong.append(Fault((twice[1],), f"{twice[0]!r} is there too, and both are one folder on some file systems."))
     return wrong
@@ -271,8 +280,8 @@ def _task_options(data: Mapping[str, Any]) -> dict[Place, tuple[Any, Any]]:
 
 def _task_of(name: Any, part: Any) -> Any:
     """Return the task of a plan's part, as yet unchecked: the one it names, else the key."""
-    named = part.get("task") if isinstance(part, Mapping) else None
-    return name if named is None else named
+    named = part.get("task") if isinstance(part, Mapping) else part
+    return name if named is None or not isinstance(named, (str, Mapping)) else named
 
 
 def _named_tasks(data: Mapping[str, Any]) -> dict[Place, Any]:
@@ -300,8 +309,7 @@ def plan_schema() -> dict[str, Any]:
     tasks, methods = schema["properties"]["tasks"], schema["properties"]["methods"]
     names = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
     part = {"$ref": "#/$defs/MethodPart"}
-    tasks["propertyNames"] = {"minLength": 1, "maxLength": LONGEST, "pattern": r"^[^/\\:*?\"<>|.][^/\\:*?\"<>|]*$"}
-    tasks["additionalProperties"] = {"anyOf": [tasks["additionalProperties"], {"type": "null"}]}
+    tasks["additionalProperties"] = {"anyOf": [tasks["additionalProperties"], {"type": ["string", "null"]}]}
     schema["properties"]["tasks"] = {"anyOf": [{"type": "string"}, names, tasks]}
     schema["properties"]["methods"] = {
         "anyOf": [names, {**methods, "additionalProperties": {"anyOf": [part, method]}}],

@@ -129,7 +129,7 @@ def report(directory: str | Path, plan: ComparePlan | None = None) -> Comparison
 
 def read(folder: Path, plan: ComparePlan) -> Comparison:
     """Read the runs of a comparison and write nothing."""
-    tables: dict[str, list[tuple[Cell, list[RunResult]]]] = {}
+    tables: dict[tuple[str, str | None], list[tuple[Cell, list[RunResult]]]] = {}
     failures, missing = [], 0
     for cell in plan.cells():
         results = []
@@ -152,8 +152,8 @@ def read(folder: Path, plan: ComparePlan) -> Comparison:
             else:
                 failures.append(Failure(cell.title, cell.label, seed, *reason, _relative(run, folder)))
         if results:
-            tables.setdefault(cell.title, []).append((cell, results))
-    made = tuple(_table(task, rows) for task, rows in tables.items())
+            tables.setdefault((cell.task, cell.model), []).append((cell, results))
+    made = tuple(_table(rows[0][0].title, rows) for rows in tables.values())
     return Comparison(folder, plan.name, made, tuple(failures), missing)
 
 

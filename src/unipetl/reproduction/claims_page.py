@@ -8,6 +8,7 @@ from typing import Any
 
 from unipetl.errors import RunError
 from unipetl.experiment.directory import result_if_sound, write_json
+from unipetl.experiment.divergence import MEANING
 from unipetl.experiment.grid import ComparePlan, load_plan
 from unipetl.experiment.table import Comparison, Table, read
 from unipetl.files import write_text
@@ -61,6 +62,7 @@ class Findings:
         return {
             "name": self.plan.name,
             "seeds": list(self.plan.seeds),
+            "tuning_seeds": {name: list(seeds_of(self.path, name)) for name in self.plan.tasks},
             "rule": " ".join(RULE.split()),
             "claims": claims,
             "verdicts": [one.to_dict() for one in self.judged],
@@ -182,10 +184,10 @@ def _setting(found: Findings) -> str:
         )
     seeds = ", ".join(map(str, found.plan.seeds))
     tuning = seeds_of(found.path, next(iter(found.plan.tasks)))
-    how = f"the mean over {'seed' if len(tuning) == 1 else 'seeds'} {', '.join(map(str, tuning))}"
+    how = f"by the mean over {'seed' if len(tuning) == 1 else 'seeds'} {', '.join(map(str, tuning))}" if tuning else ""
     lines += [
         "",
-        f"Seeds {seeds}. Learning rates: the best of those in the tables, on development examples, {how}; "
+        f"Seeds {seeds}. Learning rates: the best of those in the tables, on development examples {how}; "
         "where it was at an end of what was tried, the next one beyond was tried too, three times at most. Sizes: "
         "solved so that the methods of a budget train about the same number of parameters, biases included. A prompt "
         "is never longer than ten vectors.",
@@ -207,8 +209,9 @@ def _scores(found: Findings, table: Table) -> str:
         "|---|---|---:|---:|---:|---|---:|---:|",
     ]
     for row in table.rows:
-        spread = "" if row.std is None else f" ± {row.std:.2f}"
         rate = f"{rates.get(row.label, 0):g}" + (" (end)" if row.label in ends else "")
         cost = f"{row.parameters:,} | {row.share:.2%} | {rate} | {tried.get(row.label, '')}"
-        lines.append(f"| {row.label} | `{row.method}` | {cost} | {row.mean:.2f}{spread} | {len(row.scores)} |")
+        lines.append(f"| {row.label} | `{row.method}` | {cost} | {row.score()} | {len(row.scores)} |")
+    if any(row.diverged for row in table.rows):
+        lines += ["", MEANING]
     return "\n".join(lines)

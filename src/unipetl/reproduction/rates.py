@@ -19,6 +19,7 @@ from statistics import fmean
 
 from unipetl.errors import RunError
 from unipetl.experiment.directory import result_if_sound
+from unipetl.experiment.divergence import diverged
 from unipetl.experiment.grid import ComparePlan, load_plan
 from unipetl.experiment.table import finite
 
@@ -42,7 +43,7 @@ def find(
     """Run what is missing of a task's search, and return each method's best rate.
 
     The best is that of the highest mean score on the development examples, over the plan's seeds; of equal ones the
-    smallest rate. A rate at which one seed has no result, or one that is no number, is none.
+    smallest rate. A rate at which one seed has no result, or diverged, is none.
 
     Args:
         folder: the study's.
@@ -67,7 +68,7 @@ def find(
                 f"no learning rate worked with every seed for {', '.join(missing)} on {task}; the reasons are in "
                 f"{str(place)!r}."
             )
-        wanted = {label: [rate] for label in first if (rate := beyond(found[label], planned[label]))}
+        wanted = _next(found, planned)
         if not wanted:
             break
     return {label: best(found[label]) for label in first}
@@ -76,11 +77,19 @@ def find(
 def scores(folder: Path, task: str) -> Scores:
     """Return what every method scored at every rate, the mean over seeds, in the order of the rates.
 
-    A rate without a result of every seed is left out.
+    A rate without a result of every seed is left out, and so is one that played no part in the choice.
     """
-    found: Scores = {}
+    found, seeds = Scores(), seeds_of(folder, task)
+    planned: dict[str, list[float]] = {}
+    wanted: Tried = {}
     for place in _places(folder, task):
+        there = _tried(place, seeds)
+        if there is None or (planned and there != wanted):
+            break  # nothing more was wanted: what lies there is of a search before, with other seeds or results
         _read(place, found)
+        for label, rates in there.items():
+            planned.setdefault(label, []).extend(rates)
+        wanted = _next(found, planned)
     return {label: dict(sorted(rates.items())) for label, rates in found.items()}
 
 
@@ -125,6 +134,25 @@ def label_of(label: str, rate: float) -> str:
     return f"{label}{BETWEEN}{rate:g}"
 
 
+def _next(found: Scores, planned: Tried) -> dict[str, list[float]]:
+    """Return the rates to be tried next, of the methods whose best is at an end."""
+    return {
+        label: [rate] for label, rates in planned.items() if found.get(label) and (rate := beyond(found[label], rates))
+    }
+
+
+def _tried(place: Path, seeds: Sequence[int]) -> dict[str, list[float]] | None:
+    """Return what a place's plan tries with these seeds; None if it has none, or another one."""
+    plan = load_plan(place / PLAN, tasks=None) if (place / PLAN).is_file() else None
+    if plan is None or tuple(plan.seeds) != tuple(seeds):
+        return None
+    found: dict[str, list[float]] = {}
+    for cell in plan.cells():
+        label, _, rate = cell.label.rpartition(BETWEEN)
+        found.setdefault(label, []).append(float(rate))
+    return found
+
+
 def _places(folder: Path, task: str) -> Iterator[Path]:
     yield folder / RATES / task
     for number in range(1, WIDENINGS + 1):
@@ -139,7 +167,7 @@ def _read(place: Path, found: Scores) -> None:
     for cell in plan.cells():
         label, _, rate = cell.label.rpartition(BETWEEN)
         results = [result_if_sound(place / cell.folder() / f"seed-{seed}") for seed in plan.seeds]
-        reached = [one for one in results if one is not None and finite(one)]
+        reached = [one for one in results if one is not None and finite(one) and not diverged(one)]
         if len(reached) == len(plan.seeds):
             mean = fmean(one.score if one.greater_is_better else -one.score for one in reached)
             found.setdefault(label, {})[float(rate)] = mean

@@ -18,12 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unipetl.errors import RunError
 from unipetl.experiment.budget import fill
 from unipetl.experiment.comparing import CompareListener, compare
 from unipetl.experiment.grid import ComparePlan, load_plan
 from unipetl.experiment.lock import alone
 from unipetl.metrics.packages import need
-from unipetl.reproduction.rates import BETWEEN, PLAN, Tried, find, label_of
+from unipetl.reproduction.rates import BETWEEN, PLAN, RATES, Tried, find, label_of
 from unipetl.reproduction.small_methods import METHODS, SHARES, SmallMethod
 from unipetl.reproduction.small_tasks import SmallTask
 
@@ -177,38 +178,47 @@ def run_small(
     folder, tell = Path(directory), stage or _silent
     rates: Rates = {}
     with alone(folder):
+        _refuse_another(study, folder)
         for task in study.tasks:
 
             def run(plan: ComparePlan, place: Path, name: str = task.name) -> None:
                 tell(f"learning rates on {name}: {len(plan.methods) * len(plan.seeds)} runs")
-                compare(
-                    plan, place, jobs=jobs, progress=progress, replace=name != place.name or _same_study(plan, place)
-                )
+                compare(plan, place, jobs=jobs, progress=progress, replace=True)
 
             rates[task.name] = find(folder, task.name, study.first_rates(task), partial(study.rates_plan, task), run)
         plan = study.plan(rates)
         tell(f"the study: {len(study.methods)} methods, {len(study.tasks)} tasks, {len(study.seeds)} seeds")
-        compare(plan, folder / STUDY, jobs=jobs, progress=progress, replace=_same_study(plan, folder / STUDY))
+        compare(plan, folder / STUDY, jobs=jobs, progress=progress, replace=True)
     return rates
 
 
-def _same_study(plan: ComparePlan, place: Path) -> bool:
-    """Return whether a place holds nothing but cells and seeds of this plan, learning rates aside.
+def _refuse_another(study: Study, folder: Path) -> None:
+    """Refuse a directory whose plans have methods, sizes, examples or seeds that this study has not.
 
-    Then the plan may take that one's place: which rates are widened and found changes when a run that failed has a
-    result at last, or when more seeds are tried. No run is removed by it.
+    Learning rates do not count: which are widened and found changes when a run that failed has a result at last, or
+    when more seeds are tried. Then a plan takes another's place, and no run is removed.
     """
-    if not (place / PLAN).is_file():
-        return False
-    there = load_plan(place / PLAN, tasks=None)
-    return _without_rates(there) <= _without_rates(plan) and set(there.seeds) <= set(plan.seeds)
+    any_rate = {task.name: {one.label: 1.0 for one in study.methods} for task in study.tasks}
+    plans = {Path(RATES) / task.name: study.rates_plan(task) for task in study.tasks} | {
+        Path(STUDY): study.plan(any_rate)
+    }
+    for place, plan in plans.items():
+        if (folder / place / PLAN).is_file():
+            there = load_plan(folder / place / PLAN, tasks=None)
+            if not (_without_rates(there) <= _without_rates(plan) and set(there.seeds) <= set(plan.seeds)):
+                seeds = ", ".join(map(str, there.seeds))
+                raise RunError(
+                    f"{str(folder)!r} holds another study: {str(place / PLAN)!r} there has methods, sizes, examples or "
+                    f"seeds (it has {seeds}) that this one has not. Choose another directory (--output), or ask for "
+                    "all that is there and more."
+                )
 
 
 def _without_rates(plan: ComparePlan) -> set[str]:
     cells = [(cell.label.partition(BETWEEN)[0], cell.recipe.model_dump(mode="json")) for cell in plan.cells()]
     for _, recipe in cells:
         recipe["training"].pop("learning_rate", None)
-        recipe.pop("seeds", None)
+        del recipe["seeds"], recipe["name"]  # the name has the rate in it
     return {json.dumps(one, sort_keys=True) for one in cells}
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +20,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field
 
-from unipetl.errors import TaskError
+from unipetl.budget import Budget
+from unipetl.errors import MethodError, TaskError
 from unipetl.experiment.marked import Checked, Fault, fault, read_as
 from unipetl.experiment.recipe import Count, Recipe, Seeds, Training, option_faults, task_faults
 from unipetl.files import write_text
@@ -45,13 +45,15 @@ def parameters(budget: str | int, base: int) -> int:
     """Return how many parameters a budget is of a model of ``base``.
 
     Raises:
-        TaskError: it is neither a share in percent nor a number, or not positive.
+        TaskError: it is neither a share in percent nor a number such as ``200k``, or not positive.
     """
-    text = str(budget).replace(",", "").replace("_", "").strip()
-    share = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*%", text)
-    number = round(float(share[1]) / 100 * base) if share else int(text) if text.isdecimal() else 0
-    if isinstance(budget, bool) or number < 1:
-        raise TaskError(f"expected a share such as '0.5 %' or a number of parameters such as 100000; found {budget!r}.")
+    try:
+        found = Budget.read(str(budget).strip() if isinstance(budget, str) else budget)
+        number = round(found.amount * base) if found.share else round(found.amount)
+    except MethodError as error:
+        raise TaskError(str(error).removeprefix("budget: ")) from None
+    if number < 1:
+        raise TaskError(f"expected one parameter at the least; found {budget!r}, which is less of a model of {base:,}.")
     return number
 
 
