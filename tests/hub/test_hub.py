@@ -195,7 +195,7 @@ def test_the_card_says_what_it_is_and_its_snippet_works(hub, pushed, tmp_path):
         "base_model": "org/base",
         "base_model_relation": "adapter",
     }
-    assert "| W_up W_down x | parallel | attention.query |" in card
+    assert r"| W\_up W\_down x | parallel | attention.query |" in card
     assert f"{sum(one.numel() for one in unipetl.attachments(model)[0].tensors().values()):,}" in card
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL).group(1)
     build("bert").save_pretrained(tmp_path / "base")

@@ -309,6 +309,18 @@ async def test_attachments_come_and_go_while_requests_are_answered(tmp_path, cla
         assert (await client.put(f"/v1/attachments/{quote(odd)}", json={"path": "plain"})).status_code == 201
         assert (await classify(client, odd, "w1"))[0]["label"] in ("bad", "good")
         assert (await client.delete(f"/v1/attachments/{quote(odd)}")).status_code == 204
+        (tmp_path / "outer").mkdir()
+        shutil.copytree(classifiers["lora"], tmp_path / "outer" / "seed-0")  # as the command line takes it
+        assert (await client.put("/v1/attachments/outer", json={"path": "outer"})).status_code == 201
+        (tmp_path / "outer" / "seed-1").symlink_to(classifiers["lora"])
+        several = await client.put("/v1/attachments/outer", json={"path": "outer"})
+        assert "holds several runs (seed-0, seed-1); name one of them." in told(several, 422)
+        shutil.rmtree(tmp_path / "outer" / "seed-0")
+        assert "is no folder under" in told(await client.put("/v1/attachments/outer", json={"path": "outer"}), 403)
+        assert (await client.delete("/v1/attachments/outer")).status_code == 204
+        said = told(await client.put("/v1/attachments/a%7Fb", json={"path": "plain"}), 422)
+        assert "expected a name of printable characters without '/'" in said
+        assert "pattern" not in said
         for wrong in ("%00", "a%7Fb", "a%E2%80%8Bb", "%ff%fe", "%2e%2e", "x" * 101):
             answer = await client.put(f"/v1/attachments/{wrong}", json={"path": "plain"})
             assert told(answer, 422)

@@ -24,13 +24,9 @@ def run_directories(path: Path) -> list[Path]:
     Raises:
         RunError: there is no run.
     """
-    from unipetl.experiment.directory import RunDirectory
+    from unipetl.experiment import directory
 
-    seeds = [one for one in path.glob("seed-*") if RunDirectory(one).recipe.is_file()] if path.is_dir() else []
-    if seeds and not RunDirectory(path).recipe.is_file():
-        return sorted(seeds, key=lambda one: (len(one.name), one.name))
-    RunDirectory(path).read_recipe()
-    return [path]
+    return directory.run_directories(path)
 
 
 def show_results(results: Sequence[RunResult]) -> None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from unipetl.cli.options import examples
-from unipetl.cli.results import run_directories
 from unipetl.cli.watching import hushed
-
-if TYPE_CHECKING:
-    from unipetl.serving import Source
 
 EXAMPLES = examples(
     ("two runs of one base; requests name the one they want", "unipetl serve formal=runs/first casual=runs/second"),
@@ -67,7 +63,7 @@ def command(
     if not runs and model is None:
         raise typer.BadParameter("name runs, or a base with --model.", param_hint="RUN")
     from unipetl.errors import ServingError
-    from unipetl.serving import Engine, Limits, Service, bind, run
+    from unipetl.serving import Engine, Limits, Service, Source, bind, run
 
     limits = Limits(
         max_inputs=max_inputs,
@@ -86,20 +82,9 @@ def command(
         raise ServingError(f"--allow-load: {str(allow_load)!r} is no folder.")
     engine = Engine(model, device=device)
     with bind(host, port) as taken, hushed():
-        served = [engine.load(one) for text in runs or () for one in _sources(text)]
+        served = [engine.load(one) for text in runs or () for one in Source.parse(text).each()]
         engine.load_base()
         service = Service(engine, served, limits, allow_load=allow_load)
         code = run(service, taken, as_json=json_log)
     if code:
         raise typer.Exit(code)
-
-
-def _sources(text: str) -> list[Source]:
-    """Return what ``text`` names; the runs of an experiment are each called by their seed."""
-    from unipetl.serving import Source
-
-    source = Source.parse(text)
-    paths = [source.path] if source.is_attachment else run_directories(source.path)
-    if paths == [source.path]:
-        return [source]
-    return [Source(source.name if len(paths) == 1 else f"{source.name}-{path.name}", path) for path in paths]

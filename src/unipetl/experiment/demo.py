@@ -123,7 +123,8 @@ def demo_plan(*, quick: bool = False) -> ComparePlan:
     """
     tasks: dict[str, Any] = {}
     for name, settings in TASKS.items():
-        model = get_task(name).prepare(limit=1, evaluation_limit=1).model
+        task = get_task(name)
+        model = task.prepare(**task.few()).model
         budget = round(settings.share * sum(one.numel() for one in model.parameters()))
         tasks[name] = {
             "limit": settings.quick_limit if quick else settings.limit,

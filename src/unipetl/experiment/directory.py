@@ -222,6 +222,19 @@ def json_line(row: Mapping[str, Any]) -> str:
     return json.dumps(_finite(row), ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def run_directories(path: Path) -> list[Path]:
+    """Return ``path`` if it is a run, else the runs of an experiment's seeds in it.
+
+    Raises:
+        RunError: there is no run.
+    """
+    seeds = [one for one in path.glob("seed-*") if RunDirectory(one).recipe.is_file()] if path.is_dir() else []
+    if seeds and not RunDirectory(path).recipe.is_file():
+        return sorted(seeds, key=lambda one: (len(one.name), one.name))
+    RunDirectory(path).read_recipe()
+    return [path]
+
+
 def result_if_sound(path: Path) -> RunResult | None:
     """Return the result of the run in a directory; None where it is not finished, or damaged.
 

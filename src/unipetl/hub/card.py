@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
+from unipetl.markdown import code, escape, table
 from unipetl.saved import Saved
 
 CARD = "README.md"
@@ -65,7 +67,7 @@ def card(saved: Saved, repository: str, facts: Facts | None = None) -> str:
     facts = facts or Facts()
     parts = [
         _metadata(saved, facts),
-        f"# {repository.rpartition('/')[2]}",
+        f"# {escape(repository.rpartition('/')[2])}",
         _introduction(saved, facts),
         "## Method",
         _method(saved, facts),
@@ -88,20 +90,22 @@ def _metadata(saved: Saved, facts: Facts) -> str:
 
 def _introduction(saved: Saved, facts: Facts) -> str:
     base = saved.description["base"]
-    where = f"[{facts.base}](https://huggingface.co/{facts.base})" if facts.base else f"a {base.get('model_class')}"
-    task = f", trained on the task `{facts.task}`" if facts.task else ""
+    where = f"a {escape(str(base.get('model_class')))}"
+    if facts.base:
+        where = f"[{escape(facts.base)}](https://huggingface.co/{quote(facts.base)})"
+    task = f", trained on the task {code(facts.task)}" if facts.task else ""
     return f"An attachment of unipetl for {where}{task}."
 
 
 def _method(saved: Saved, facts: Facts) -> str:
     method = saved.method()
-    lines = [f"`{facts.notation}`, in the four axes of He et al. 2022:\n"] if facts.notation else []
+    lines = [f"{code(facts.notation)}, in the four axes of He et al. 2022:\n"] if facts.notation else []
     columns = ("functional form", "insertion", "representation", "composition")
     rows = [[row[one] for one in columns] for row in method.rows()]
     if rows:
-        lines.append(_table(columns, rows))
+        lines.append(table(columns, rows))
     if method.train:
-        lines.append(f"\nTrained in place: {', '.join(method.train)}.")
+        lines.append(f"\nTrained in place: {escape(', '.join(method.train))}.")
     if saved.description["train_head"]:
         lines.append("\nThe task head is part of it.")
     return "\n".join(lines)
@@ -115,7 +119,7 @@ def _size(saved: Saved, facts: Facts) -> str:
         rows += [["of the base's", f"{whole:,}"], ["share", f"{100 * trained / whole:.3f} %"]]
     if facts.paper_parameters is not None:
         rows.append(["by the paper's rule", f"{facts.paper_parameters:,}"])
-    return _table(("parameters", ""), rows)
+    return table(("parameters", ""), rows)
 
 
 def _results(facts: Facts) -> str:
@@ -128,12 +132,12 @@ def _results(facts: Facts) -> str:
         columns = [[one.metrics[name] for one in facts.scores if name in one.metrics] for name in names]
         rows.append(["mean ± std", *(f"{mean(c):.4f} ± {stdev(c):.4f}" if len(c) > 1 else "-" for c in columns)])
     direction = "higher" if facts.greater_is_better else "lower"
-    text = f"`{facts.task}`; its own metric is {facts.metric}, {direction} is better."
+    text = f"{code(str(facts.task))}; its own metric is {escape(str(facts.metric))}, {direction} is better."
     if facts.steps is not None:
         text += f" {facts.steps:,} optimisation steps."
     if len(facts.scores) > 1:
         text += f" The files here are those of seed {facts.scores[0].seed}."
-    return f"{text}\n\n{_table(('seed', *names), rows)}"
+    return f"{text}\n\n{table(('seed', *names), rows)}"
 
 
 def _use(saved: Saved, repository: str, facts: Facts) -> str:
@@ -174,10 +178,3 @@ def _labels(saved: Saved) -> int | None:
         if name.startswith("model/") and name.endswith(_CLASSIFIERS) and value.dim() == 2:
             return int(value.shape[0])
     return None
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return "\n".join([line(columns), line(["---"] * len(columns)), *(line(row) for row in rows)])

@@ -12,6 +12,7 @@ from unipetl.experiment.divergence import MEANING
 from unipetl.experiment.grid import ComparePlan, load_plan
 from unipetl.experiment.table import Comparison, Table, read
 from unipetl.files import write_text
+from unipetl.markdown import code_cell, escape
 from unipetl.reproduction.claims import CLAIMS
 from unipetl.reproduction.rates import RATES, at_end, scores, seeds_of
 from unipetl.reproduction.small import STUDY
@@ -72,11 +73,12 @@ class Findings:
 
     def to_markdown(self) -> str:
         """Return the findings as a page."""
-        parts = [f"# {self.plan.name}: the paper's claims", RULE, _summary(self.judged)]
+        parts = [f"# {escape(self.plan.name or 'Small study')}: the paper's claims", RULE, _summary(self.judged)]
         parts += ["## How it was done", _setting(self), "## Pair by pair", _pairs(self.judged)]
         parts += [_scores(self, table) for table in self.comparison.tables]
         if self.comparison.missing or self.comparison.failures:
-            failed = [f"- {one.task}, {one.label}, seed {one.seed}: {one.message}" for one in self.comparison.failures]
+            told = (f"{one.task}, {one.label}, seed {one.seed}: {one.message}" for one in self.comparison.failures)
+            failed = [f"- {escape(text)}" for text in told]
             parts.append(f"Runs not made yet: {self.comparison.missing}.\n\n" + "\n".join(failed))
         return "\n\n".join(parts) + "\n"
 
@@ -136,7 +138,7 @@ def p_text(p: float) -> str:
 
 def _summary(judged: tuple[Judged, ...]) -> str:
     tasks = list(dict.fromkeys(one.task for one in judged))
-    lines = ["| claim | the paper | " + " | ".join(tasks) + " |", "|---|---|" + "---|" * len(tasks)]
+    lines = ["| claim | the paper | " + " | ".join(map(escape, tasks)) + " |", "|---|---|" + "---|" * len(tasks)]
     for claim in CLAIMS:
         cells = []
         for task in tasks:
@@ -162,7 +164,8 @@ def _pairs(judged: tuple[Judged, ...]) -> str:
         "|---|---|---|---|---|---:|---:|",
     ]
     lines += [
-        f"| {one.claim.key} | {one.task} | {first} | {second} | {interval_text(gap)} | {p_text(gap.p)} | {gap.seeds} |"
+        f"| {one.claim.key} | {escape(one.task)} | {escape(first)} | {escape(second)} | {interval_text(gap)} "
+        f"| {p_text(gap.p)} | {gap.seeds} |"
         for one in judged
         for (first, second), gap in one.pairs
     ]
@@ -179,8 +182,8 @@ def _setting(found: Findings) -> str:
         kind = by_name[name].kind
         shares = SHARES[kind]
         lines.append(
-            f"| {name} | {kind} | {part.limit:,} | {found.steps.get(name, '-')} | {part.evaluation_limit or 'all'} "
-            f"| {shares.main:.1%} and {shares.tiny:.1%} ({shares.source}) |"
+            f"| {escape(name)} | {kind} | {part.limit:,} | {found.steps.get(name, '-')} "
+            f"| {part.evaluation_limit or 'all'} | {shares.main:.1%} and {shares.tiny:.1%} ({shares.source}) |"
         )
     seeds = ", ".join(map(str, found.plan.seeds))
     tuning = seeds_of(found.path, next(iter(found.plan.tasks)))
@@ -203,7 +206,7 @@ def _scores(found: Findings, table: Table) -> str:
     tried = {label: ", ".join(f"{rate:g}" for rate in rates) for label, rates in searched.items()}
     ends = {label for label, rates in searched.items() if at_end(rates)}
     lines = [
-        f"## {table.task}: {table.metric}",
+        f"## {escape(table.task)}: {escape(table.metric)}",
         "",
         "| method | notation | parameters | share | rate | of | mean ± std | seeds |",
         "|---|---|---:|---:|---:|---|---:|---:|",
@@ -211,7 +214,7 @@ def _scores(found: Findings, table: Table) -> str:
     for row in table.rows:
         rate = f"{rates.get(row.label, 0):g}" + (" (end)" if row.label in ends else "")
         cost = f"{row.parameters:,} | {row.share:.2%} | {rate} | {tried.get(row.label, '')}"
-        lines.append(f"| {row.label} | `{row.method}` | {cost} | {row.score()} | {len(row.scores)} |")
+        lines.append(f"| {escape(row.label)} | {code_cell(row.method)} | {cost} | {row.score()} | {len(row.scores)} |")
     if any(row.diverged for row in table.rows):
         lines += ["", MEANING]
     return "\n".join(lines)

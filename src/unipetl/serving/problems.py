@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -44,7 +46,7 @@ def install_problems(app: FastAPI) -> None:
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        faults = tuple((".".join(map(str, one["loc"])), str(one["msg"])) for one in error.errors())
+        faults = tuple((".".join(map(str, one["loc"])), _said(one)) for one in error.errors())
         first = f"{faults[0][0]}: {faults[0][1]}" if faults else "it is not what was expected"
         return problem(RefusedError(422, f"the request is not understood: {_printable(first)}.", faults=_clean(faults)))
 
@@ -65,6 +67,13 @@ def install_problems(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, unexpected)
+
+
+def _said(fault: Mapping[str, Any]) -> str:
+    """Return what is wrong with a value; the one pattern there is is that of new names, and is said in words."""
+    if fault["type"] == "string_pattern_mismatch":
+        return "expected a name of printable characters without '/'"
+    return str(fault["msg"])
 
 
 def _clean(faults: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:

@@ -22,7 +22,7 @@ from unipetl.serving.limits import Limits, near
 from unipetl.serving.metrics import Metrics
 from unipetl.serving.reader import Row
 from unipetl.serving.roster import Roster
-from unipetl.serving.source import Source
+from unipetl.serving.source import Opened, Source
 from unipetl.serving.writing import Asked, key_of, settings_for
 
 T = TypeVar("T")
@@ -181,8 +181,10 @@ class Service:
             if not self.ready:
                 raise RefusedError(503, "this server is stopping.", retry_after=5)
             try:
-                opened = await _within(self._folders, partial(self.engine.open, Source(name, folder)))
+                opened = await _within(self._folders, partial(self._open, name, folder))
                 served = await self._roster.put(name, opened)
+            except RefusedError:
+                raise
             except PetlError as error:
                 raise RefusedError(422, str(error)) from error
         return served, before is None
@@ -234,6 +236,14 @@ class Service:
                 403, "this server was started without --allow-load DIR: what it serves can not be changed."
             )
         return self.allow_load
+
+    def _open(self, name: str, folder: Path) -> Opened:
+        """Read what a folder holds: an attachment, a run, or the one run of an experiment."""
+        found = Source(name, folder).each()
+        if len(found) > 1:
+            seeds = ", ".join(one.path.name for one in found)
+            raise RefusedError(422, f"{str(folder)!r} holds several runs ({seeds}); name one of them.")
+        return self.engine.open(Source(name, self._allowed(str(found[0].path))))  # a link in it may lead elsewhere
 
     def _allowed(self, path: str) -> Path:
         allowed = self._check_loading()

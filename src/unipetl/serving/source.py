@@ -14,7 +14,7 @@ import transformers
 from transformers import AutoConfig, PreTrainedModel
 
 from unipetl.errors import PetlError, ServingError, first_line
-from unipetl.experiment.directory import RunDirectory
+from unipetl.experiment.directory import RunDirectory, run_directories
 from unipetl.experiment.recipe import Recipe
 from unipetl.experiment.running import few_examples, prepare
 from unipetl.saved import Saved, holds_attachment, read
@@ -50,6 +50,17 @@ class Source:
         if name.startswith("seed-"):
             name = f"{whole.resolve().parent.name}-{name}"
         return Source(name, whole)
+
+    def each(self) -> list[Source]:
+        """Return what is served of it: itself, or the runs in an experiment's folder, each called by its seed.
+
+        A single one keeps the name.
+
+        Raises:
+            RunError: there is no run.
+        """
+        paths = [self.path] if self.is_attachment else run_directories(self.path)
+        return [Source(self.name if len(paths) == 1 else f"{self.name}-{path.name}", path) for path in paths]
 
     @property
     def is_attachment(self) -> bool:
