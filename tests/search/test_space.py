@@ -25,20 +25,6 @@ def drawn(name, seed, choices=None):
     return (choices or CHOICES[name]).draw(lambda _, values: draw.choice(list(values)))
 
 
-WRITTEN = {"50k": 50_000, "1.5M": 1_500_000, "0.5 %": 5_000, 200: 200, "2_000": 2_000}
-
-
-@pytest.mark.parametrize(("budget", "wanted"), WRITTEN.items())
-def test_a_budget_is_written_as_everywhere(budget, wanted):
-    assert parameters(budget, 1_000_000) == wanted
-
-
-@pytest.mark.parametrize("budget", ["much", "", "0", 0, True, "-1", "9" * 400, "0.00001%"])
-def test_what_is_no_budget_is_told(budget):
-    with pytest.raises(TaskError, match="expected"):
-        parameters(budget, 1_000_000)
-
-
 @pytest.mark.parametrize("name", MODELS)
 @given(seed=st.integers(0, 2**20))
 def test_every_point_makes_sense_and_keeps_to_the_budget(name, seed):
@@ -147,15 +133,24 @@ def test_a_space_without_points_is_refused(space, budget, parts):
 
 @pytest.mark.parametrize(
     ("budget", "found"),
-    [("0.5%", 5000), ("0.5 %", 5000), ("6.7 %", 67000), (1234, 1234), ("1_000", 1000), ("2,000", 2000)],
+    [
+        ("0.5%", 5000),
+        ("0.5 %", 5000),
+        ("6.7 %", 67000),
+        (1234, 1234),
+        ("1_000", 1000),
+        ("2,000", 2000),
+        ("50k", 50_000),
+        ("1.5M", 1_500_000),
+    ],
 )
 def test_a_budget_is_a_share_or_a_number(budget, found):
     assert parameters(budget, 1_000_000) == found
 
 
-@pytest.mark.parametrize("budget", ["half", "0 %", "-1", "0.5", 0, True, "1e5", "% 5"])
+@pytest.mark.parametrize("budget", ["half", "", "0 %", "-1", "0.5", 0, True, "1e5", "% 5", "9" * 400])
 def test_other_budgets_are_refused(budget):
-    with pytest.raises(TaskError, match=r"'0.5 %'"):
+    with pytest.raises(TaskError, match=r"a share such as 0.5%"):
         parameters(budget, 1000)
     with pytest.raises(RecipeError, match="budget"):
         Search(task="sentiment", budget=budget)

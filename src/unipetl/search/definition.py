@@ -53,7 +53,7 @@ def parameters(budget: str | int, base: int) -> int:
     except MethodError as error:
         raise TaskError(str(error).removeprefix("budget: ")) from None
     if number < 1:
-        raise TaskError(f"expected one parameter at the least; found {budget!r}, which is less of a model of {base:,}.")
+        raise TaskError(f"expected a share such as 0.5% or a number such as 200k, not less than 1; found {budget!r}.")
     return number
 
 
