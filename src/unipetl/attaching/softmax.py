@@ -135,20 +135,19 @@ class SoftmaxProgram:
         self.gated, self.q, self.queries.value = [], None, None
         return h
 
-    def fused(self, query: Tensor, key: Tensor, value: Tensor, call: dict[str, Any], compute: Any) -> Tensor:
+    def fused(self, call: dict[str, Any], compute: Any) -> Any:
         """Return the fused attention's result (batch, heads, n, size) with learned keys and values in front.
 
         Args:
-            query: (batch, heads, n, size); key and value are (batch, key heads, m, size).
-            key: see ``query``.
-            value: see ``query``.
-            call: the function's other arguments, by name.
+            call: the function's arguments, by name: a query (batch, heads, n, size), a key and a value (batch, key
+                heads, m, size), and others.
             compute: the function.
         """
+        query, key, value = (call.pop(one) for one in _FUSED[:3])
         self.q, self.own, self.dropout = query, key.shape[-2], float(call.get("dropout_p") or 0.0)
         items = [item for item in self.items if item.gated]
         if not items:
-            return compute(query, key, value, **call)  # type: ignore[no-any-return]
+            return compute(query, key, value, **call)
         length, mask = sum(item.length for item in items), call.get("attn_mask")
         if call.get("is_causal"):
             mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()[None, None]
@@ -161,7 +160,7 @@ class SoftmaxProgram:
         scale = call.get("scale")
         scale = query.shape[-1] ** -0.5 if scale is None else scale
         query, key, value = prepend(items, query, key, value)
-        return compute(query, key, value, **{**call, "attn_mask": mask, "is_causal": False, "scale": scale})  # type: ignore[no-any-return]
+        return compute(query, key, value, **{**call, "attn_mask": mask, "is_causal": False, "scale": scale})
 
     @staticmethod
     def _computed_none() -> AttachError:
@@ -186,8 +185,7 @@ class _WidenedSoftmax(TorchFunctionMode):
         if self.program.handed and self.program.own is None:
             if func is nn.functional.scaled_dot_product_attention:
                 names = dict(zip(_FUSED, args, strict=False), **kwargs)
-                own = (names.pop(one) for one in _FUSED[:3])
-                return self.program.fused(*own, names, func)
+                return self.program.fused(names, func)
             if func in PRODUCTS:
                 result = func(*args, **kwargs)
                 self.program.factor = first_factor(func, args, kwargs), result.numel()
