@@ -135,16 +135,15 @@ class SoftmaxProgram:
         self.gated, self.q, self.queries.value = [], None, None
         return h
 
-    def fused(self, query: Tensor, key: Tensor, value: Tensor, call: dict[str, Any], compute: Any) -> Tensor:
+    def fused(self, call: dict[str, Any], compute: Any) -> Any:
         """Return the fused attention's result (batch, heads, n, size) with learned keys and values in front.
 
         Args:
-            query: (batch, heads, n, size); key and value are (batch, key heads, m, size).
-            key: see ``query``.
-            value: see ``query``.
-            call: the function's other arguments, by name.
+            call: the function's arguments, by name: a query (batch, heads, n, size), a key and a value (batch, key
+                heads, m, size), and others.
             compute: the function.
         """
+        query, key, value = (call.pop(one) for one in _FUSED[:3])
         self.q, self.own, self.dropout = query, key.shape[-2], float(call.get("dropout_p") or 0.0)
         items = [item for item in self.items if item.gated]
         if not items:
@@ -186,8 +185,7 @@ class _WidenedSoftmax(TorchFunctionMode):
         if self.program.handed and self.program.own is None:
             if func is nn.functional.scaled_dot_product_attention:
                 names = dict(zip(_FUSED, args, strict=False), **kwargs)
-                query, key, value = [names.pop(one) for one in _FUSED[:3]]
-                return self.program.fused(query, key, value, names, func)
+                return self.program.fused(names, func)
             if func in PRODUCTS:
                 result = func(*args, **kwargs)
                 self.program.factor = first_factor(func, args, kwargs), result.numel()
