@@ -121,10 +121,10 @@ def show_small(study: Study, directory: Path, *, as_json: bool) -> None:
         screen.show(f"\n{task.name}", style="bold")
         screen.show_table(("method", "notation", "learning rates tried"), rows)
     tuning = ", ".join(map(str, study.tuning_seeds))
-    seeds = ", ".join(map(str, study.seeds))
+    judged = ", ".join(map(str, study.seeds))
     screen.show(
         f"\nat least {screen.counted(study.runs(), 'run')} in {directory}: learning rates with seeds {tuning}, "
-        f"then the study with seeds {seeds}"
+        f"then the study with seeds {judged}"
     )
 
 
