@@ -94,6 +94,11 @@ def test_rates_are_chosen_on_other_examples_and_another_seed(study):
     assert "options" not in PRONOUNCE.part(tuning=False)
 
 
+def test_a_seed_that_chooses_rates_does_not_judge_them(study):
+    with pytest.raises(RunError, match="seed 101: learning rates are chosen with it"):
+        small.small_study(study.tasks, seeds=(0, 101))
+
+
 def test_the_best_rate_of_each_method_is_taken(study, trained, tmp_path):
     chosen = small.run_small(study, tmp_path / "out")
     assert chosen["sst2"]["MAM"] == 0.001

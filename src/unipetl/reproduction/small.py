@@ -129,7 +129,11 @@ def small_study(
     Raises:
         DownloadError: an embedded task's model or data must be fetched and cannot be.
         TaskError: a task cannot be made ready, for example because of its files.
+        RunError: a seed would choose the learning rates and be judged with them.
     """
+    both = sorted(set(seeds) & set(tuning_seeds))
+    if both:
+        raise RunError(f"seed {both[0]}: learning rates are chosen with it, so it cannot judge them; name another one.")
     notations: Sizes = {}
     for task in tasks:
         model = _model(task)
