@@ -126,6 +126,8 @@ class Step:
                 x = own_input
             if item.norm is not None:
                 x = item.norm.forward(x)
+            if x.dim() != h.dim() and x.shape[:-1].numel() == h.shape[:-1].numel():
+                x = x.reshape(*h.shape[:-1], x.shape[-1])  # Llama 4's mixture gives all tokens in one axis
             result = item.change.added(result, x)
         return result
 
