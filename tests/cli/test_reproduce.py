@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from transformers import T5Config
@@ -10,6 +11,7 @@ from cli.calling import call, data, refusal
 from tasks.tiny_text import save_bart, words, write_jsonl
 from unipetl.cli import reproduce
 from unipetl.reproduction import paper
+from unipetl.reproduction.running import Reproduced
 
 TINY = ("--set", "training.max_steps=2", "--set", "training.eval_strategy=no", "--set", "training.save_strategy=no",
         "--set", "training.load_best_model_at_end=false", "--set", "training.use_cpu=true",
@@ -144,3 +146,15 @@ def test_rows_run_and_stand_beside_the_printed_numbers(tmp_path, xsum):
     assert (first["printed"]["rouge2"], second["printed"]["rouge2"]) == (21.31, 20.83)
     shared = data("reproduce", "table12", "--rows", "lora-ffn-102", "--task", "xsum", *args[4:])
     assert shared["cells"][0]["path"] == first["path"], "a row of two tables runs once"
+    metrics = next(Path(first["path"]).rglob("seed-2/metrics.json"))
+    lost = json.loads(metrics.read_text())
+    metrics.write_text(json.dumps({**lost, "metrics": {**lost["metrics"], "loss": None}}))
+    marked = call(*args)
+    assert "(1 of 2 diverged)" in marked.stdout
+    assert "loss is not a number" in " ".join(marked.stderr.split())
+
+
+def test_a_score_says_how_many_of_its_runs_diverged():
+    scores = {"rouge2": {1: 20.0, 2: 22.0}}
+    assert Reproduced(None, Path(), scores, ()).text("rouge2") == "21.00 ± 1.41"
+    assert Reproduced(None, Path(), scores, (), (2,)).text("rouge2") == "21.00 ± 1.41 (1 of 2 diverged)"

@@ -72,6 +72,8 @@ def _sources(one: Planned) -> str:
 
 def show_reproduced(found: Sequence[Reproduced], directory: Path, *, as_json: bool) -> None:
     """Write results beside the printed numbers."""
+    from unipetl.experiment.divergence import MEANING
+
     if as_json:
         screen.show_json({"path": str(directory), "cells": [one.to_dict() for one in found]})
         return
@@ -89,6 +91,8 @@ def show_reproduced(found: Sequence[Reproduced], directory: Path, *, as_json: bo
     ]
     columns = ("row", "task", "metric", "here", "the paper", "seeds")
     screen.show_table(columns, rows, numbers=columns[3:])
+    if any(one.diverged for one in found):
+        screen.say(MEANING, style="yellow")
     for one in found:
         for line in one.failures:
             screen.say(f"failed: {one.planned.row.key} on {one.planned.cell.task}, {line}", style="red")

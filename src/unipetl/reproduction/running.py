@@ -15,6 +15,7 @@ from typing import Any
 
 from unipetl.errors import DownloadError, RunError
 from unipetl.experiment.comparing import PLAN, CompareListener, compare
+from unipetl.experiment.divergence import diverged, mark
 from unipetl.experiment.grid import ComparePlan, load_plan
 from unipetl.experiment.recipe import Recipe
 from unipetl.experiment.table import Comparison
@@ -30,24 +31,33 @@ class Reproduced:
         path: where its runs lie.
         scores: metric -> its values by seed.
         failures: why runs have no result.
+        diverged: the seeds of runs that have a score and whose loss is no number.
     """
 
     planned: Planned
     path: Path
     scores: Mapping[str, Mapping[int, float]]
     failures: tuple[str, ...]
+    diverged: tuple[int, ...] = ()
 
     def text(self, metric: str) -> str:
         """Return what was found as text, such as ``21.90 ± 0.05``, or nothing."""
         values = list(self.scores.get(metric, {}).values())
         if not values:
             return ""
-        return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
+        spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+        return f"{mean(values):.2f}{spread}{mark(len(self.diverged), len(values))}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready data."""
         scores = {metric: {str(seed): value for seed, value in found.items()} for metric, found in self.scores.items()}
-        return {**self.planned.to_dict(), "path": str(self.path), "scores": scores, "failures": list(self.failures)}
+        return {
+            **self.planned.to_dict(),
+            "path": str(self.path),
+            "scores": scores,
+            "failures": list(self.failures),
+            "diverged": list(self.diverged),
+        }
 
 
 def check_models_and_data(planned: Sequence[Planned]) -> None:
@@ -113,14 +123,17 @@ def found(one: Planned, directory: str | Path) -> Reproduced:
     plan = load_plan(folder / PLAN, tasks=None)
     comparison: Comparison = read(folder, plan)
     scores: dict[str, dict[int, float]] = {}
+    lost = []
     (cell,) = plan.cells()
     for seed in one.recipe.seeds:
         result = result_if_sound(folder / cell.folder() / f"seed-{seed}")
         for metric, value in (result.metrics if result else {}).items():
             if math.isfinite(value):
                 scores.setdefault(metric, {})[seed] = value
+        if result and diverged(result):
+            lost.append(seed)
     failures = tuple(f"seed {each.seed}: {each.error}: {each.message}" for each in comparison.failures)
-    return Reproduced(one, folder, scores, failures)
+    return Reproduced(one, folder, scores, failures, tuple(lost))
 
 
 def folder_of(recipe: Recipe) -> Path:
