@@ -41,14 +41,14 @@ class Anatomy:
     def __init__(self, model: nn.Module, sites: Sequence[Site]) -> None:
         self.model = model
         self.sites = tuple(sites)
-        self._by_place = {(s.stack_root, s.layer, s.kind, s.inside, s.expert, s.representation): s for s in self.sites}
+        self._by_place = {(s.stack.stack, s.layer, s.kind, s.inside, s.expert, s.representation): s for s in self.sites}
         self._ffns: dict[tuple[str, int], FeedForward | str] = {}
         self._same: dict[tuple[str, str], str | None] = {}
 
     def beside(self, site: Site, representation: str) -> Site | None:
         """Return the site of ``representation`` in the same sub-layer; inside a mixture, of the same expert."""
         kind = site.kind if representation.startswith("attention") else None
-        return self._by_place.get((site.stack_root, site.layer, kind, site.inside, site.expert, representation))
+        return self._by_place.get((site.stack.stack, site.layer, kind, site.inside, site.expert, representation))
 
     def stacked_at(self, path: str) -> Stacked:
         """Return how the parameter at ``path`` holds the matrices of experts."""
@@ -56,7 +56,7 @@ class Anatomy:
 
     def feed_forward(self, site: Site) -> FeedForward | str:
         """Return the FFN of the layer of ``site``, or why it cannot be told."""
-        place = (site.stack_root, site.layer)
+        place = (site.stack.stack, site.layer)
         if place not in self._ffns:
             try:
                 self._ffns[place] = feed_forward_at(self.model, site, self.sites)
@@ -192,6 +192,9 @@ def _as_units(op: Op, anatomy: Anatomy) -> Target | str:
         return ffn
     if not (ffn.separate or ffn.fused):
         return f"{ffn.up!r} computes more than the FFN's projections, and cannot be widened"
+    owner = anatomy.model.get_submodule(ffn.down.rpartition(".")[0])
+    if getattr(owner, "activation_sparsity", 0):  # Gemma 3n
+        return f"{type(owner).__name__} keeps only units far above the mean of all, and would count the new units too"
     between = _between(anatomy.model, ffn)
     if between is not None:
         return f"{between!r} stands between the FFN's units and {ffn.down!r}, and would see the new units too"

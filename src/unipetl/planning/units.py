@@ -70,13 +70,13 @@ def feed_forward_at(model: nn.Module, site: Site, sites: Sequence[Site]) -> Feed
     Raises:
         PlanError: the layer has no FFN of two or three projections, or no module that is its activation.
     """
-    place = (site.layer, site.stack_root, site.inside, site.expert)
+    place = (site.layer, site.stack.stack, site.inside, site.expert)
     if site.stacked is not None:
         raise PlanError("activation 'model': the experts' activation is inside them; name one.")
     inside = {
         one.representation: one
         for one in sites
-        if (one.layer, one.stack_root, one.inside, one.expert) == place and one.representation.startswith("ffn.")
+        if (one.layer, one.stack.stack, one.inside, one.expert) == place and one.representation.startswith("ffn.")
     }
     up, down, gate = inside.get("ffn.up"), inside.get("ffn.down"), inside.get("ffn.gate")
     if up is None or down is None:
