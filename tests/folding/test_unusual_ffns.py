@@ -33,7 +33,8 @@ def test_stacks_in_one_module_have_ffns_of_their_own():
 def test_no_units_are_added_where_each_is_compared_with_all():
     config = transformers.Gemma3nTextConfig(
         vocab_size=50, vocab_size_per_layer_input=50, hidden_size=16, hidden_size_per_layer_input=4,
-        intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=8, laurel_rank=4,
+        intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=8,
+        laurel_rank=4,
         num_kv_shared_layers=0, activation_sparsity_pattern=[0.5, 0.5], pad_token_id=0, bos_token_id=1, eos_token_id=2,
         layer_types=["sliding_attention", "full_attention"],
     )  # fmt: skip
