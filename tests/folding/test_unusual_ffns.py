@@ -44,3 +44,12 @@ def test_no_units_are_added_where_each_is_compared_with_all():
     scatter(unipetl.attach(model, "parallel_adapter(rank=2, activation=gelu_tanh)"))
     with pytest.raises(FoldError, match="above the mean of all"):
         unipetl.fold(model)
+
+
+def test_a_norm_over_the_units_refuses_new_ones_in_any_shape():
+    """ConvNeXt V2's response norm has its weights as (1, 1, 1, units)."""
+    model = build_type("convnextv2")
+    attachment = scatter(unipetl.attach(model, "scaled_parallel_adapter(rank=2)"))
+    assert attachment.plan.placements
+    with pytest.raises(FoldError, match="stands between"):
+        unipetl.fold(model)

@@ -28,7 +28,7 @@ LARGE = {"swin", "wav2vec2", "hubert"}
 #: Each method of its own; one after the other they take three times as long as all of them in one method.
 APART = [pytest.param(False, id="in one"), pytest.param(True, id="apart", marks=pytest.mark.slow)]
 #: Types with a fault that the page tells of.
-KNOWN = {"mobilevit"}
+KNOWN = {"mobilevit", "sam", "timesformer"}
 
 
 def of_the_week(number):

@@ -178,8 +178,8 @@ def _between(model: nn.Module, ffn: FeedForward) -> str | None:
     if width in (ffn.reads, ffn.writes):
         return None  # a norm of the residual stream would look the same
     for name, module in model.get_submodule(parent).named_children():
-        sizes = {tuple(parameter.shape) for parameter in module.parameters()}
-        if sizes == {(width,)}:
+        parameters = list(module.parameters())
+        if parameters and all(one.numel() == width == one.shape[-1] for one in parameters):
             return join_path(parent, name)
     return None
 

@@ -39,7 +39,14 @@ class Calls:
 
 
 def calls_of(model: nn.Module, plain: Mapping[str, Any]) -> Calls:
-    """Return the calls that can be made from a plain one."""
+    """Return the calls that can be made from a plain one.
+
+    Raises:
+        ArchitectureError: the bare model does not compute the same twice.
+    """
+    first, second = outputs(model, plain).nan_to_num(), outputs(model, plain).nan_to_num()
+    if not torch.equal(first, second):
+        raise ArchitectureError("it draws random numbers in evaluation, so that no two results can be compared")
     padded, start = _padded(model, plain), _start(model, plain)
     able = getattr(model, "can_generate", None)
     skipped = ["padding"] if padded is None and "input_ids" in plain else []

@@ -1,8 +1,8 @@
 """Which model types of the installed transformers unipetl can change, and how: the contract, run on all of them.
 
 Every type is built small and random from its own default config, and every named method goes through the laws of
-[check_architecture][unipetl.testing.check_architecture] on it. ``python -m unipetl.testing.coverage --help`` writes the
-result as JSON and as a table.
+[check_architecture][unipetl.testing.check_architecture] on it. ``python -m unipetl.testing.coverage_report`` writes
+the result as JSON and as a table.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from unipetl.errors import ArchitectureError, PetlError, PlanError, first_line
 from unipetl.inference.small import small_config
 from unipetl.method import Method
 from unipetl.planning import plan
+from unipetl.testing.apart import is_no_room
 from unipetl.testing.calls import call_reaching, calls_of
 from unipetl.testing.completions import complete
 from unipetl.testing.contract import broken_law
@@ -99,7 +100,7 @@ def build_type(model_type: str) -> nn.Module:
     except ArchitectureError:
         raise
     except BaseException as error:
-        if isinstance(error, (KeyboardInterrupt, TimeoutError)):
+        if isinstance(error, (KeyboardInterrupt, TimeoutError)) or is_no_room(error):
             raise
         raise ArchitectureError(f"{type(error).__name__}: {_short_line(error)}") from error
     with contextlib.suppress(ValueError, AttributeError, NotImplementedError):
@@ -144,7 +145,8 @@ def check_type(model_type: str, *, methods: Mapping[str, str] = METHODS, seconds
     except PetlError as error:
         row.status = ("not built: " if not row.model_class else "not understood: ") + _short_line(error)
     except Exception as error:  # noqa: BLE001 - whatever planning raises that is no message of ours is a finding
-        row.status = f"bug: {type(error).__name__}: {_short_line(error)}"
+        fault = f"bug: {type(error).__name__}: {_short_line(error)}"
+        row.status = "given up: it needs more memory than it may take" if is_no_room(error) else fault
     return row
 
 

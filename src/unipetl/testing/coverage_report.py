@@ -1,4 +1,4 @@
-"""Runs the contract on every model type, in several processes, and writes ``coverage.json`` and ``coverage.md``.
+"""Runs the contract on model types, each in a process of its own, and writes ``coverage.json`` and ``coverage.md``.
 
 Usage: ``python -m unipetl.testing.coverage_report docs`` (an hour on two cores); ``--types bert,gpt2`` does some again.
 """
@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import re
 import sys
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from unipetl.errors import CheckError
 from unipetl.files import from_json, write_text
-from unipetl.testing.coverage import METHODS, check_type, model_types
+from unipetl.testing.apart import in_a_process
+from unipetl.testing.coverage import METHODS, Row, check_type, model_types
 
 #: The groups that the summary counts: a type passes one if every method of it is ``ok``.
 GROUPS = {
     "LoRA, adapters (sequential, parallel, scaled)": ("lora", "adapter", "parallel_adapter", "scaled_parallel_adapter"),
     "prefix, multi-head parallel adapter, MAM": ("prefix_tuning", "multi_head_parallel_adapter", "mam"),
 }
+#: What every process needs, imported once.
+_PREPARED = ("transformers.models.auto.modeling_auto", "unipetl.testing.coverage")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,36 +37,44 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--types", default="", help="model types, separated by commas; all by default")
     parser.add_argument("--methods", default="", help="methods, separated by commas; all of the table by default")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
+    parser.add_argument("--gigabytes", type=float, default=6, help="of memory for one model type (default: 6)")
     parser.add_argument("--seconds", type=int, default=300, help="for one model type (default: 300)")
     options = parser.parse_args(arguments)
     path = options.folder / "coverage.json"
     known = from_json(path.read_text(encoding="utf-8"))["types"] if path.exists() else {}
     wanted = options.types.split(",") if options.types else model_types()
     methods = {name: METHODS[name] for name in options.methods.split(",")} if options.methods else dict(METHODS)
-    jobs = [(name, methods, options.seconds) for name in wanted]
-    with multiprocessing.get_context("spawn").Pool(options.jobs, _quiet, maxtasksperchild=20) as pool:
-        for number, row in enumerate(pool.imap_unordered(_one, jobs), start=1):
+    memory = int(options.gigabytes * 2**30)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        tasks = [pool.submit(_row, name, methods, options.seconds, memory) for name in wanted]
+        for number, task in enumerate(as_completed(tasks), start=1):
+            row = task.result()
             before = known.get(row["model_type"], {})
             if methods != METHODS and before.get("status") == row["status"] == "checked":
                 row["methods"] = {**before["methods"], **row["methods"]}
             known[row["model_type"]] = row
-            sys.stderr.write(f"[{number}/{len(jobs)}] {row['model_type']}: {_short(row)}\n")
+            sys.stderr.write(f"[{number}/{len(tasks)}] {row['model_type']}: {_short(row)}\n")
             _write(options.folder, known)
     return int(any("bug" in _short(row) for row in known.values()))
 
 
-def _quiet() -> None:
+def _row(name: str, methods: dict[str, str], seconds: int, memory: int) -> dict[str, Any]:
+    """Check one type in a process of its own, which ends with what it holds."""
+    try:
+        row: Row = in_a_process(_check, name, methods, seconds, memory=memory, prepare=_PREPARED)
+    except CheckError as fault:
+        row = Row(name, status=f"given up: {fault}")
+    return asdict(row)
+
+
+def _check(name: str, methods: dict[str, str], seconds: int) -> Row:
     import torch
     import transformers
 
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
-
-
-def _one(job: tuple[str, dict[str, str], int]) -> dict[str, Any]:
-    name, methods, seconds = job
-    return asdict(check_type(name, methods=methods, seconds=seconds))
+    return check_type(name, methods=methods, seconds=seconds)
 
 
 def _short(row: dict[str, Any]) -> str:
