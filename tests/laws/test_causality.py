@@ -66,6 +66,6 @@ def test_planted_gate_without_causality(monkeypatch):
 
 
 def test_planted_result_that_ignores_the_token(monkeypatch):
-    monkeypatch.setattr("unipetl.attaching.ports.Change.added", lambda self, h, x: torch.ones_like(h))
+    monkeypatch.setattr("unipetl.attaching.ports.Change.added", lambda self, h, x, **_: torch.ones_like(h))
     with broken("result at token 1"):
         law(fresh(family_named("gpt2")), "pfeiffer(rank=2)")

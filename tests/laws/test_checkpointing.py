@@ -86,7 +86,7 @@ def test_planted_recomputation_that_differs(monkeypatch):
 
     calls = []
 
-    def planted(self, h, x):
+    def planted(self, h, x, **_):
         calls.append(0)
         return h + self.delta(x) * (1 + 1e-6 * len(calls))
 

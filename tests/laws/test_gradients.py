@@ -86,6 +86,6 @@ def test_planted_frozen_change(monkeypatch, model):
 
 
 def test_planted_loss_that_is_not_a_number(monkeypatch, model):
-    monkeypatch.setattr(BottleneckDelta, "added", lambda self, h, x, scale: x * float("nan"))
+    monkeypatch.setattr(BottleneckDelta, "added", lambda self, h, x, scale, **_: x * float("nan"))
     with broken("the loss is nan"):
         trains_its_own_and_nothing_else(model, "adapter(rank=2)", batch(model))

@@ -81,12 +81,16 @@ def test_planted_half_precision_values(monkeypatch):
 
 
 def test_planted_result_in_another_dtype(monkeypatch):
-    monkeypatch.setattr("unipetl.attaching.ports.Change.added", lambda self, h, x: h.float() + self.delta(x).float())
+    monkeypatch.setattr(
+        "unipetl.attaching.ports.Change.added", lambda self, h, x, **_: h.float() + self.delta(x).float()
+    )
     with pytest.raises((unipetl.errors.CheckError, RuntimeError)):
         law(fresh(family_named("bert"), dtype=torch.bfloat16), SMALL["pfeiffer"])
 
 
 def test_planted_change_too_small_to_see(monkeypatch):
-    monkeypatch.setattr("unipetl.attaching.ports.Change.added", lambda self, h, x: h + 0 * self.delta(x).to(h.dtype))
+    monkeypatch.setattr(
+        "unipetl.attaching.ports.Change.added", lambda self, h, x, **_: h + 0 * self.delta(x).to(h.dtype)
+    )
     with broken("the method in bfloat16"):
         law(fresh(family_named("bert"), dtype=torch.bfloat16), SMALL["lora"])

@@ -55,7 +55,7 @@ def test_planted_factor_other_than_one(monkeypatch):
 
 
 def test_planted_change_without_effect(monkeypatch):
-    monkeypatch.setattr("unipetl.attaching.ports.Change.added", lambda self, h, x: h)
+    monkeypatch.setattr("unipetl.attaching.ports.Change.added", lambda self, h, x, **_: h)
     model = fresh(family_named("gpt2"))
     with broken("random values"):
         starts_as_the_bare_model(model, "lora(rank=2)", batch(model))
@@ -63,7 +63,7 @@ def test_planted_change_without_effect(monkeypatch):
 
 def test_planted_factor_without_effect(monkeypatch):
     monkeypatch.setattr("unipetl.attaching.ports.Multiply", type("Other", (Multiply,), {}))
-    monkeypatch.setattr("unipetl.attaching.ports.Change.added", lambda self, h, x: h)
+    monkeypatch.setattr("unipetl.attaching.ports.Change.added", lambda self, h, x, **_: h)
     model = fresh(family_named("gpt2"))
     with broken("random values"):
         starts_as_the_bare_model(model, "ia3", batch(model))

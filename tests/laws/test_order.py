@@ -67,7 +67,7 @@ def test_planted_values_that_depend_on_the_order(monkeypatch):
 
 
 def test_planted_change_that_reads_its_forerunner(monkeypatch):
-    def planted(self, h, own_input):
+    def planted(self, h, own_input, **_):
         for item in self.items:
             x = h if item.tape is None else item.tape.take()
             change = item.change.delta(own_input if item.own_input else x)

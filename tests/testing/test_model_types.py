@@ -28,7 +28,7 @@ LARGE = {"swin", "wav2vec2", "hubert"}
 #: Each method of its own; one after the other they take three times as long as all of them in one method.
 APART = [pytest.param(False, id="in one"), pytest.param(True, id="apart", marks=pytest.mark.slow)]
 #: Types with a fault that the page tells of.
-KNOWN = {"mobilevit", "sam", "timesformer"}
+KNOWN = {"mobilevit"}
 
 
 def of_the_week(number):
@@ -68,6 +68,16 @@ def test_a_named_family(model_type, apart):
     assert model_type in COVERAGE["types"]
     methods = QUICK[:1] if model_type in LARGE and not apart else QUICK
     (held_to_its_row if apart else takes_them_in_one)(model_type, methods)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model_type", "method"),
+    [("mobilevit", "adapter"), ("pvt_v2", "adapter"), ("timesformer", "parallel_adapter"), ("sam", "adapter")],
+)
+def test_a_type_with_a_structure_of_its_own(model_type, method):
+    """Stages around blocks, results inside results, attention through time, an output that is left out."""
+    held_to_its_row(model_type, (method,))
 
 
 def test_planted_insertion_without_effect_in_a_mix(monkeypatch):

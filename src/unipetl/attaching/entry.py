@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -31,22 +31,33 @@ class EntryHook:
 
 @dataclass
 class VectorsHook:
-    """Does for ``inputs_embeds`` what [EntryHook][] does for tokens: where vectors are given, no embedding runs."""
+    """Does for ``inputs_embeds`` what [EntryHook][] does for tokens: where vectors are given, no embedding runs.
+
+    Attributes:
+        block: what is run under checkpoints.
+        anything: whether it is done for any first argument (an image), as what enters the blocks does so in ``block``.
+    """
 
     block: nn.Module
+    anything: bool = False
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the arguments with vectors that require a gradient, while checkpointing is on."""
-        vectors = kwargs.get("inputs_embeds")
+        name = "inputs_embeds"
+        if self.anything and not args:
+            name = next((one for one, value in kwargs.items() if _is_vectors(value)), name)
+        vectors = kwargs.get(name)
         first = vectors is None and bool(args)
         vectors = args[0] if first else vectors
         checkpointing = getattr(self.block, "gradient_checkpointing", False) and self.block.training
-        if not checkpointing or not torch.is_grad_enabled() or not isinstance(vectors, Tensor):
-            return None
-        if vectors.requires_grad or not vectors.is_floating_point():
+        if not checkpointing or not torch.is_grad_enabled() or not _is_vectors(vectors) or vectors.requires_grad:
             return None
         vectors = vectors.detach().requires_grad_(True).clone()
-        return ((vectors, *args[1:]), kwargs) if first else (args, {**kwargs, "inputs_embeds": vectors})
+        return ((vectors, *args[1:]), kwargs) if first else (args, {**kwargs, name: vectors})
+
+
+def _is_vectors(value: Any) -> TypeGuard[Tensor]:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 @dataclass

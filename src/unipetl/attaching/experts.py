@@ -120,7 +120,8 @@ class _AtExperts:
         result: Tensor = self.change.delta(x, self.visit, 1.0 if multiplies else 0.0)
         return result
 
-    def added(self, h: Tensor, x: Tensor) -> Tensor:
+    def added(self, h: Tensor, x: Tensor, *, in_place: bool = False) -> Tensor:
+        del in_place  # the result of a product over all experts may be part of another
         return self.change.add_to(h, self.delta(x))
 
 

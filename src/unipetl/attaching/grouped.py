@@ -152,7 +152,8 @@ class RowStep(Step):
 
     rows: Rows | None = None
 
-    def _change(self, h: Tensor, own_input: Tensor | None) -> Tensor:
+    def _change(self, h: Tensor, own_input: Tensor | None, *, spare: bool = False) -> Tensor:
+        del spare
         assert self.rows is not None
         read = self.rows.split(h)
         result = read

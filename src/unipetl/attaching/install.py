@@ -194,10 +194,11 @@ def install_stack_hooks(
     ``stacks`` are the attachments of every row, where rows have different ones.
     """
     for root, entry, first_block in sorted({stack for record in active for stack in record.plan.stacks}):
-        block = _checkpointed(model, first_block)
-        if entry:
+        path = _checkpointed(model, first_block)
+        block, inside = model.get_submodule(path), entry.startswith(f"{path}.")
+        if entry and not inside:
             hooks.after(model.get_submodule(entry), EntryHook(block))
-        hooks.before(model.get_submodule(root), VectorsHook(block), with_kwargs=True)
+        hooks.before(model.get_submodule(root), VectorsHook(block, anything=inside), with_kwargs=True)
     for root, deltas in _learned_keys(active).items():
         hooks.before(model.get_submodule(root), BeginHook(tuple(deltas)), with_kwargs=True)
     for root in sorted({root for record in active for root in record.rotary}):
@@ -217,9 +218,9 @@ def _learned_keys(active: Sequence[Record]) -> dict[str, list[HeadAttentionDelta
     return found
 
 
-def _checkpointed(model: nn.Module, block: str) -> nn.Module:
-    """Return what is run under checkpoints when they are on: a block, or the stage around it."""
+def _checkpointed(model: nn.Module, block: str) -> str:
+    """Return the path of what is run under checkpoints when they are on: a block, or the stage around it."""
     path = block
     while path and not hasattr(model.get_submodule(path), "gradient_checkpointing"):
         path = path.rpartition(".")[0]
-    return model.get_submodule(path or block)
+    return path or block

@@ -16,7 +16,7 @@ from unipetl.architectures import Columns
 from unipetl.composition import Add, Multiply
 from unipetl.forms import Delta
 from unipetl.forms.form import plus
-from unipetl.forms.recompute import recomputed
+from unipetl.forms.recompute import is_transformed, recomputed
 from unipetl.method import Modification
 
 
@@ -36,12 +36,12 @@ class Change(nn.Module):
         if self.scale is not None:
             nn.init.ones_(self.scale)
 
-    def added(self, h: Tensor, x: Tensor) -> Tensor:
+    def added(self, h: Tensor, x: Tensor, *, in_place: bool = False) -> Tensor:
         """Return ``h + s * delta(x)`` in the dtype of ``h``, the short way where nobody misses ``forward``."""
         delta = self.delta
         if delta._forward_hooks or delta._forward_pre_hooks or "forward" in delta.__dict__:
             return self.add_to(h, delta(x))
-        return delta.added(h, x, self.factor)
+        return delta.added(h, x, self.factor, in_place=in_place)
 
     def add_to(self, h: Tensor, change: Tensor) -> Tensor:
         """Return ``h + s * change`` in the dtype of ``h``; both of any equal shape."""
@@ -104,14 +104,14 @@ class Step:
     columns: Columns | None = None
     level: int = 0
 
-    def apply(self, h: Tensor, own_input: Tensor | None) -> Tensor:
-        """Return the changed h (..., features): first every factor, then every addend."""
+    def apply(self, h: Tensor, own_input: Tensor | None, *, spare: bool = False) -> Tensor:
+        """Return the changed h (..., features): first every factor, then every addend; a ``spare`` h may be lost."""
         if self.columns is not None:
             return self.columns.replaced(h, self._change(self.columns.of(h), own_input))
-        return self._change(h, own_input)
+        return self._change(h, own_input, spare=spare)
 
-    def _change(self, h: Tensor, own_input: Tensor | None) -> Tensor:
-        result = h
+    def _change(self, h: Tensor, own_input: Tensor | None, *, spare: bool = False) -> Tensor:
+        result, last = h, self.items[-1]
         for item in self.items:
             if isinstance(item.change.modification.composition, Multiply):
                 factor = item.change.delta(h)
@@ -128,7 +128,7 @@ class Step:
                 x = item.norm.forward(x)
             if x.dim() != h.dim() and x.shape[:-1].numel() == h.shape[:-1].numel():
                 x = x.reshape(*h.shape[:-1], x.shape[-1])  # Llama 4's mixture gives all tokens in one axis
-            result = item.change.added(result, x)
+            result = item.change.added(result, x, in_place=spare and item is last)  # others read h after this one
         return result
 
 
@@ -162,11 +162,21 @@ class OutputHook:
         """Return the result with h replaced."""
         h = output[0] if isinstance(output, tuple) else output
         own_input = first_argument(args, kwargs)
+        spare = not torch.is_grad_enabled() and is_spare(h, module, self)
         for step in self.steps:
-            h = step.apply(h, own_input)
+            h = step.apply(h, own_input, spare=spare)
         for tape in self.tapes:
             tape.see(h)
         return (h, *output[1:]) if isinstance(output, tuple) else h
+
+
+def is_spare(h: Tensor, module: nn.Module, hook: object) -> bool:
+    """Return whether nobody but a module's first hook can hold its result: a fresh one, and seen by no one before."""
+    if type(module) is not nn.Linear or "forward" in module.__dict__ or torch.compiler.is_compiling():
+        return False
+    if type(h) is not Tensor or next(iter(module._forward_hooks.values())) is not hook or is_transformed():
+        return False
+    return not torch.nn.modules.module._global_forward_hooks
 
 
 def first_argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

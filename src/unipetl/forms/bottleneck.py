@@ -32,6 +32,7 @@ from unipetl.forms.form import (
     affine,
     by_row,
     normal_,
+    plus,
     plus_affine,
     projected,
     uniform_,
@@ -165,20 +166,20 @@ class BottleneckDelta(Delta):
             change = self.layer_norm(change * factor)
         return change
 
-    def added(self, h: Tensor, x: Tensor, scale: float | Tensor) -> Tensor:
+    def added(self, h: Tensor, x: Tensor, scale: float | Tensor, *, in_place: bool = False) -> Tensor:
         """Return ``h + scale * self(x)``; the scale meets the r hidden units, unless a layer norm comes after them."""
         if self.form.layer_norm == "out":
-            return super().added(h, x, scale)
+            return super().added(h, x, scale, in_place=in_place)
         z = self._inner(x)
         if self.up_bias is None:
-            return plus_affine(h, z, self.up, scale)
+            return plus_affine(h, z, self.up, scale, in_place=in_place)
         bias = self.up_bias.to(z.dtype)
         if isinstance(scale, Tensor):
             scale = scale.to(z.dtype)
             z, bias = by_row(scale, z) * z, scale * bias
         elif scale != 1.0:
             z, bias = scale * z, scale * bias
-        return h + affine(z, self.up.to(z.dtype), bias).to(h.dtype)
+        return plus(h, affine(z, self.up.to(z.dtype), bias), 1.0, in_place=in_place)
 
     def _inner(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to the hidden units (..., r)."""

@@ -88,15 +88,16 @@ class Delta(nn.Module):
     def reset(self, generator: torch.Generator) -> None:
         """Draw the initial values, in place, from ``generator`` (which lives on the CPU)."""
 
-    def added(self, h: Tensor, x: Tensor, scale: float | Tensor) -> Tensor:
+    def added(self, h: Tensor, x: Tensor, scale: float | Tensor, *, in_place: bool = False) -> Tensor:
         """Return ``h + scale * self(x)`` in the dtype of ``h``; a form may know a shorter way than this.
 
         Args:
             h: (..., out features).
-            x: what the form reads, (..., in features).
+            x: what the form reads, (..., in features); it may be h.
             scale: a number, a learned one (1,), or one for each row (rows, 1).
+            in_place: whether the sum may take the place of h, which nobody else reads, no graph either.
         """
-        return plus(h, self(x), scale)
+        return plus(h, self(x), scale, in_place=in_place)
 
     def stacked(self, others: Sequence[Delta]) -> Delta:
         """Return a view of this with the parameters of ``others``, itself among them, stacked along a first axis."""
@@ -149,29 +150,32 @@ def projected(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return affine(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
 
-def plus(h: Tensor, change: Tensor, scale: float | Tensor) -> Tensor:
-    """Return ``h + scale * change`` in the dtype of ``h``, both of any equal shape (scale: see [Delta.added][])."""
+def plus(h: Tensor, change: Tensor, scale: float | Tensor, *, in_place: bool = False) -> Tensor:
+    """Return ``h + scale * change`` in the dtype of ``h``, both of any equal shape (see [Delta.added][])."""
     change = change.to(h.dtype)
     if isinstance(scale, Tensor):
-        return h + by_row(scale.to(h.dtype), h) * change
-    return torch.add(h, change, alpha=scale)
+        change, scale = by_row(scale.to(h.dtype), h) * change, 1.0
+    return h.add_(change, alpha=scale) if in_place else torch.add(h, change, alpha=scale)
 
 
-def plus_affine(h: Tensor, z: Tensor, weight: Tensor, scale: float | Tensor) -> Tensor:
+def plus_affine(h: Tensor, z: Tensor, weight: Tensor, scale: float | Tensor, *, in_place: bool = False) -> Tensor:
     """Return ``h + scale * affine(z, weight)`` in the dtype of ``h``, in one product where dtypes allow.
 
-    The scale meets z (..., r), and never the many features of h, forward or backward.
+    The scale meets z (..., r), and never the many features of h, forward or backward. In place the product is added
+    to what is there, without a copy of h.
     """
     if isinstance(scale, Tensor):
         z, scale = by_row(scale.to(z.dtype), z) * z, 1.0
     weight = weight.to(z.dtype)
     lowered = h.dtype == torch.float32 and torch.is_autocast_enabled(h.device.type)  # autocast would lower h as well
     if lowered or h.dtype != z.dtype or h.shape[:-1] != z.shape[:-1]:
-        return plus(h, affine(z, weight), scale)
+        return plus(h, affine(z, weight), scale, in_place=in_place)
     if weight.dim() == 3:
-        return torch.baddbmm(h, z, weight.transpose(1, 2), alpha=scale)
-    flat = torch.addmm(h.reshape(-1, h.shape[-1]), z.reshape(-1, z.shape[-1]), weight.T, alpha=scale)
-    return flat.view(h.shape)
+        rows, ups = (h.baddbmm_ if in_place else h.baddbmm), weight.transpose(1, 2)
+        return rows(z, ups, alpha=scale)
+    flat = h.reshape(-1, h.shape[-1])
+    product = flat.addmm_ if in_place else flat.addmm
+    return product(z.reshape(-1, z.shape[-1]), weight.T, alpha=scale).view(h.shape)
 
 
 def by_row(values: Tensor, like: Tensor) -> Tensor:

@@ -99,9 +99,9 @@ class LowRankDelta(Delta):
         z = self._down(x)
         return affine(z, self.up.to(z.dtype))
 
-    def added(self, h: Tensor, x: Tensor, scale: float | Tensor) -> Tensor:
+    def added(self, h: Tensor, x: Tensor, scale: float | Tensor, *, in_place: bool = False) -> Tensor:
         """Return ``h + scale * self(x)`` by one product, without the change itself."""
-        return plus_affine(h, self._down(x), self.up, scale)
+        return plus_affine(h, self._down(x), self.up, scale, in_place=in_place)
 
     def _down(self, x: Tensor) -> Tensor:
         if self.lookup:

@@ -151,6 +151,11 @@ def _looked_after() -> bool:
     hooks = getattr(autograd, "_top_saved_tensors_default_hooks", None)
     if hooks is None or hooks(True) is not None or not autograd._saved_tensors_hooks_is_enabled():
         return True
+    return is_transformed()
+
+
+def is_transformed() -> bool:
+    """Return whether a functional transform (vmap, grad, jvp) is at work."""
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
@@ -203,11 +208,11 @@ def _made_by(node: Node) -> Tensor:
 
 
 def _layer_norm(node: Node) -> Tensor:
-    result = (node._saved_input - node._saved_result1) * node._saved_result2  # mean, 1/std: float32 at the least
+    result = (node._saved_input - node._saved_result1).mul_(node._saved_result2)  # mean, 1/std: float32 at the least
     if node._saved_weight is not None:
-        result = result * node._saved_weight
+        result.mul_(node._saved_weight)
     if node._saved_bias is not None:
-        result = result + node._saved_bias
+        result.add_(node._saved_bias)
     return result.to(node._saved_input.dtype)
 
 

@@ -189,6 +189,7 @@ def _table(
         return None
     result = _turned(container, inner, out, x) if container != block else None
     joint = surroundings(trace, block, x, out, min(first.start, inner.start if container != block else first.start))
+    result = result or _before_reshaping(trace, joint, out, x)
     heads, attribute = sizes
     alone = [other for other in trace.attentions if other.path == one.path]
     softmax, handed = None, False
@@ -225,6 +226,17 @@ def _turned(container: str, inner: Call, out: Call, x: torch.Tensor) -> str | No
     if out.gave is None or inner.gave is None:
         return None
     return container if inner.gave.shape[:-1] == x.shape[:-1] != out.gave.shape[:-1] else None
+
+
+def _before_reshaping(trace: Trace, joint: Joint, out: Call, x: torch.Tensor) -> str | None:
+    """Return the output projection where what joins the stream has rows of other lengths than what is read.
+
+    Timesformer attends through time, puts the frames' tokens in one row, and maps them once more.
+    """
+    last = trace.first(joint.result)
+    if last is None or last.gave is None or out.gave is None or last.gave.dim() != x.dim():
+        return None
+    return out.path if last.gave.shape[:-1] != x.shape[:-1] == out.gave.shape[:-1] else None
 
 
 def _by_interface(model: nn.Module, one: Attention) -> bool:

@@ -119,7 +119,7 @@ def _start(model: nn.Module, call: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def unused_parameters(model: nn.Module, call: Mapping[str, Any]) -> frozenset[str]:
-    """Return the parameters that no gradient reaches when all are trained.
+    """Return the parameters that no gradient reaches when all are trained, or only zeros.
 
     Raises:
         ArchitectureError: the model does not compute with gradients.
@@ -131,4 +131,5 @@ def unused_parameters(model: nn.Module, call: Mapping[str, Any]) -> frozenset[st
         raise ArchitectureError(
             f"it does not compute with gradients ({type(error).__name__}: {first_line(error)})"
         ) from error
-    return frozenset(name for name, parameter in whole.named_parameters() if parameter.grad is None)
+    gradients = {name: parameter.grad for name, parameter in whole.named_parameters()}
+    return frozenset(name for name, one in gradients.items() if one is None or not bool(one.any()))
