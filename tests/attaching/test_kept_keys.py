@@ -83,9 +83,9 @@ def test_a_change_between_two_steps_is_seen_at_once(decoder):
 
 def test_training_keeps_nothing(counted, decoder):
     decoder.train()
-    layers = decoder.config.num_hidden_layers
-    decoder(torch.tensor([[5, 6, 7]])).logits.sum().backward()
-    assert len(counted) == layers
+    for passes in (1, 2):
+        decoder(torch.tensor([[5, 6, 7]])).logits.sum().backward()
+        assert len(counted) == passes
 
 
 def test_what_is_kept():

@@ -73,10 +73,16 @@ def test_a_named_family(model_type, apart):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model_type", "method"),
-    [("mobilevit", "adapter"), ("pvt_v2", "adapter"), ("timesformer", "parallel_adapter"), ("sam", "adapter")],
+    [
+        ("mobilevit", "adapter"),  # the first stage under a checkpoint begins with the image
+        ("pvt_v2", "adapter"),  # results inside results
+        ("timesformer", "parallel_adapter"),  # attention through time
+        ("mask2former", "parallel_adapter"),  # (tokens, rows) turned inside an attention that adds positions
+        ("sam", "adapter"),  # the first of the masks is left out
+        ("mgp-str", "lora"),  # several heads' logits
+    ],
 )
 def test_a_type_with_a_structure_of_its_own(model_type, method):
-    """Stages around blocks, results inside results, attention through time, an output that is left out."""
     held_to_its_row(model_type, (method,))
 
 

@@ -64,19 +64,23 @@ def _is_vectors(value: Any) -> TypeGuard[Tensor]:
 class BeginHook:
     """Drops what learned keys and values were computed to be, unless the call goes on with a cache of its own.
 
-    One sequence is generated with one set of values; the next one may follow a change that left no trace.
+    One sequence is generated with one set of values; the next one may follow a change that left no trace. With
+    gradients every call begins anew, and computes what an MLP makes for all layers at once.
     """
 
     deltas: tuple[HeadAttentionDelta, ...]
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Drop it."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
             return
         length = getattr(kwargs.get("past_key_values"), "get_seq_length", int)()
-        if not isinstance(length, int) or not length:  # a tensor is not waited for
+        if torch.is_grad_enabled() or not isinstance(length, int) or not length:  # a tensor is not waited for
             for delta in self.deltas:
                 delta.begin()
+            for shared in {id(delta.shared): delta.shared for delta in self.deltas}.values():
+                if shared is not None:
+                    shared.begin()
 
 
 @dataclass

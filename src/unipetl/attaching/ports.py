@@ -172,7 +172,7 @@ class OutputHook:
 
 def is_spare(h: Tensor, module: nn.Module, hook: object) -> bool:
     """Return whether nobody but a module's first hook can hold its result: a fresh one, and seen by no one before."""
-    if type(module) is not nn.Linear or "forward" in module.__dict__ or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or type(module) is not nn.Linear or "forward" in module.__dict__:
         return False
     if type(h) is not Tensor or next(iter(module._forward_hooks.values())) is not hook or is_transformed():
         return False

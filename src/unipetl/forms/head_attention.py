@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from unipetl.axis import refuse_truth
 from unipetl.forms.form import CastLayerNorm, Delta, Form, Heads, Init, Shape, normal_, uniform_, view_with, zero_
 from unipetl.forms.kept import Kept
+from unipetl.forms.together import Together
 
 
 class Mlp(BaseModel):
@@ -103,6 +104,7 @@ class HeadReparametrization(Delta):
         self.out = nn.Parameter(torch.empty(sum(self.sizes), mlp.width))
         self.out_bias = nn.Parameter(torch.empty(sum(self.sizes)))
         self.kept: Kept[Tensor] = Kept()
+        self.together = Together()
 
     def reset(self, generator: torch.Generator) -> None:
         """Draw torch's defaults for an embedding and two linear layers; for ``lora`` the values start at 0."""
@@ -122,11 +124,20 @@ class HeadReparametrization(Delta):
         """Return the ``index``-th attention's keys and values, each (l, heads * head size)."""
         start = sum(self.sizes[: 2 * index])
         middle, end = start + self.sizes[2 * index], start + sum(self.sizes[2 * index : 2 * index + 2])
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():  # layers under checkpoints are computed alone
-            both = self._computed(slice(start, end))
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            whole = None if torch.compiler.is_compiling() else self.together.take(index, self.sources)
+            both = self._computed(slice(start, end)) if whole is None else whole
             return both[:, : middle - start], both[:, middle - start :]
         every = self.kept.get(self.sources, None, lambda: self._computed(slice(None)))
         return every[:, start:middle], every[:, middle:end]
+
+    def begin(self) -> None:
+        """Note that a pass through all layers begins, and compute what it takes if it is one with gradients."""
+        self.kept.drop()
+        self.together.drop()
+        if torch.is_grad_enabled():
+            pairs = [sum(self.sizes[at : at + 2]) for at in range(0, len(self.sizes), 2)]
+            self.together.begin(self.sources, lambda: torch.split(self._computed(slice(None)), pairs, dim=1))
 
     @property
     def sources(self) -> tuple[Tensor, ...]:
@@ -191,8 +202,11 @@ class HeadAttentionDelta(Delta):
     def begin(self) -> None:
         """Note that a sequence begins: nothing is kept from the one before."""
         self.kept.drop()
-        if self._shared[0] is not None:
-            self._shared[0].kept.drop()
+
+    @property
+    def shared(self) -> HeadReparametrization | None:
+        """The MLP that computes these and other attentions' keys and values."""
+        return self._shared[0]
 
     def keys_values(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return learned keys (b, key heads, l, key size) and values (b, key heads, l, value size).

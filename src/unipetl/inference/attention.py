@@ -180,7 +180,7 @@ def _table(
     first = min((by_path[path] for path in paths.values()), key=lambda call: call.start)
     reads, x = None, query.read
     if container != block and inner.read is not None and not equal(query.read, inner.read):
-        own = [call for call in earlier if f"{call.path}.".startswith(f"{container}.") and equal(call.read, inner.read)]
+        own = [call for call in earlier if f"{call.path}.".startswith(f"{container}.") and _same(call.read, inner.read)]
         reads = inside(block, own[0].path if own else container)
         x, first = inner.read, inner
     assert x is not None
@@ -219,6 +219,11 @@ def _table(
     }
     linears = frozenset({*paths.values(), out.path, *(own_linears if container != block else ())})
     return Seen(table, joint, linears)
+
+
+def _same(first: torch.Tensor | None, second: torch.Tensor) -> bool:
+    """Return whether two tensors are equal in shape, too: with one row, (tokens, rows) turned has the same numbers."""
+    return first is not None and first.shape == second.shape and equal(first, second)
 
 
 def _turned(container: str, inner: Call, out: Call, x: torch.Tensor) -> str | None:

@@ -15,6 +15,7 @@ from unipetl.errors import ArchitectureError, first_line
 from unipetl.inference import base_path
 from unipetl.inference.inputs import example_inputs
 from unipetl.inference.tracing import trace
+from unipetl.testing.apart import is_no_room
 from unipetl.testing.compare import loss_of, outputs
 from unipetl.testing.laws.generation import generate
 
@@ -42,9 +43,14 @@ def calls_of(model: nn.Module, plain: Mapping[str, Any]) -> Calls:
     """Return the calls that can be made from a plain one.
 
     Raises:
-        ArchitectureError: the bare model does not compute the same twice.
+        ArchitectureError: the bare model does not compute the same twice, or not twice at all.
     """
-    first, second = outputs(model, plain).nan_to_num(), outputs(model, plain).nan_to_num()
+    try:
+        first, second = outputs(model, plain).nan_to_num(), outputs(model, plain).nan_to_num()
+    except Exception as error:
+        if isinstance(error, TimeoutError) or is_no_room(error):
+            raise
+        raise ArchitectureError(f"it cannot be called again ({type(error).__name__}: {first_line(error)})") from error
     if not torch.equal(first, second):
         raise ArchitectureError("it draws random numbers in evaluation, so that no two results can be compared")
     padded, start = _padded(model, plain), _start(model, plain)

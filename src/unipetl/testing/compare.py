@@ -71,9 +71,11 @@ def logits_of(output: Any) -> Tensor:
 
 
 def _tensors(output: Mapping[str, Any]) -> list[Tensor]:
-    """Return what a model of several towers gives; where it gives their outputs alone, what is in these."""
+    """Return what a model gives; where it gives outputs of several towers or heads alone, what is in these."""
     own = [part for part in output.values() if isinstance(part, Tensor)]
-    return own or [part for inner in output.values() if isinstance(inner, Mapping) for part in _tensors(inner)]
+    inner = [part for part in output.values() if isinstance(part, Mapping)]
+    heads = [one for part in output.values() if isinstance(part, tuple) for one in part if isinstance(one, Tensor)]
+    return own or [tensor for part in inner for tensor in _tensors(part)] or heads
 
 
 def loss_of(model: nn.Module, call: Call) -> Tensor:
