@@ -48,7 +48,7 @@ def held_to_its_row(model_type, methods):
             assert result == "ok", name
 
 
-def takes_them_in_one(model_type, methods):
+def takes_them_in_one(model_type, methods, seconds=300):
     """Check what the row says the type takes as one method: every law then meets every place and way to insert.
 
     Beside a prefix nothing promises to start at zero; that each change does so alone is seen with the methods apart,
@@ -57,7 +57,9 @@ def takes_them_in_one(model_type, methods):
     written = COVERAGE["types"][model_type]["methods"]
     text = " + ".join(METHODS[name] for name in methods if written.get(name) == "ok")
     assert text
-    row = check_type(model_type, methods={"in one": text})
+    row = check_type(model_type, methods={"in one": text}, seconds=seconds)
+    if seconds < 300 and row.status.startswith("given up"):
+        pytest.skip(f"{model_type}: {row.status}; the slow tests have the time")
     assert (row.status, row.methods) == ("checked", {"in one": "ok"})
 
 
@@ -98,7 +100,7 @@ def test_planted_insertion_without_effect_in_a_mix(monkeypatch):
 @pytest.mark.parametrize("model_type", of_the_week(2))
 def test_a_type_of_the_week(model_type, apart):
     if any(COVERAGE["types"][model_type]["methods"].get(name) == "ok" for name in QUICK) and not apart:
-        takes_them_in_one(model_type, QUICK)
+        takes_them_in_one(model_type, QUICK, seconds=300 if apart else 20)
     else:
         held_to_its_row(model_type, QUICK)
 
@@ -112,6 +114,12 @@ def test_every_method_on_a_type_of_the_week(model_type):
 
 def test_the_page_is_what_the_numbers_say():
     assert (ROOT / "docs/coverage.md").read_text(encoding="utf-8") == page(COVERAGE)
+
+
+def test_the_page_says_nothing_of_a_machine():
+    assert "/site-packages" not in (ROOT / "docs/coverage.json").read_text(encoding="utf-8").replace(
+        "'site-packages", ""
+    )
 
 
 def test_nothing_fails_and_the_counts_are_as_announced():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -182,7 +183,7 @@ def _float64_by_default() -> Iterator[None]:
 
 
 def _short_line(error: BaseException) -> str:
-    return first_line(error)[:300]
+    return re.sub(r"/\S*/(?=site-packages/)", "", first_line(error))[:300]  # nothing of the machine
 
 
 @contextlib.contextmanager
