@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -45,7 +46,8 @@ class VectorsHook:
         """Return the arguments with vectors that require a gradient, while checkpointing is on."""
         name = "inputs_embeds"
         if self.anything and not args:
-            name = next((one for one, value in kwargs.items() if _is_vectors(value)), name)
+            order = [*inspect.signature(module.forward).parameters, *kwargs]  # a mask may be given first
+            name = next((one for one in order if _is_vectors(kwargs.get(one))), name)
         vectors = kwargs.get(name)
         first = vectors is None and bool(args)
         vectors = args[0] if first else vectors

@@ -41,7 +41,7 @@ class Change(nn.Module):
         delta = self.delta
         if delta._forward_hooks or delta._forward_pre_hooks or "forward" in delta.__dict__:
             return self.add_to(h, delta(x))
-        return delta.added(h, x, self.factor, in_place=in_place)
+        return delta.added(h, x, self.factor, in_place=True) if in_place else delta.added(h, x, self.factor)
 
     def add_to(self, h: Tensor, change: Tensor) -> Tensor:
         """Return ``h + s * change`` in the dtype of ``h``; both of any equal shape."""
@@ -174,7 +174,7 @@ def is_spare(h: Tensor, module: nn.Module, hook: object) -> bool:
     """Return whether nobody but a module's first hook can hold its result: a fresh one, and seen by no one before."""
     if torch.compiler.is_compiling() or type(module) is not nn.Linear or "forward" in module.__dict__:
         return False
-    if type(h) is not Tensor or next(iter(module._forward_hooks.values())) is not hook or is_transformed():
+    if type(h) is not Tensor or next(iter(module._forward_hooks.values()), None) is not hook or is_transformed():
         return False
     return not torch.nn.modules.module._global_forward_hooks
 

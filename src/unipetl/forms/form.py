@@ -155,7 +155,9 @@ def plus(h: Tensor, change: Tensor, scale: float | Tensor, *, in_place: bool = F
     change = change.to(h.dtype)
     if isinstance(scale, Tensor):
         change, scale = by_row(scale.to(h.dtype), h) * change, 1.0
-    return h.add_(change, alpha=scale) if in_place else torch.add(h, change, alpha=scale)
+    if in_place and change.shape == h.shape:
+        return h.add_(change, alpha=scale)
+    return torch.add(h, change, alpha=scale)
 
 
 def plus_affine(h: Tensor, z: Tensor, weight: Tensor, scale: float | Tensor, *, in_place: bool = False) -> Tensor:

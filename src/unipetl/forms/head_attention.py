@@ -135,9 +135,10 @@ class HeadReparametrization(Delta):
         """Note that a pass through all layers begins, and compute what it takes if it is one with gradients."""
         self.kept.drop()
         self.together.drop()
-        if torch.is_grad_enabled():
+        handled = self._forward_pre_hooks or "forward" in self.__dict__  # by who gathers parameters for a call
+        if torch.is_grad_enabled() and not handled:
             pairs = [sum(self.sizes[at : at + 2]) for at in range(0, len(self.sizes), 2)]
-            self.together.begin(self.sources, lambda: torch.split(self._computed(slice(None)), pairs, dim=1))
+            self.together.begin(self.sources, pairs)
 
     @property
     def sources(self) -> tuple[Tensor, ...]:

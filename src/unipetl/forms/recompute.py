@@ -114,7 +114,7 @@ def _recipe(x: Tensor) -> Recipe | None:
     node: Node = x.grad_fn
     if node is None or type(x) is not Tensor or not x.is_contiguous() or x.device.type == "meta":
         return None
-    if x._version or _looked_after():  # changed in place it is not what the function made
+    if x._version or is_looked_after():  # changed in place it is not what the function made
         return None
     found = recipe_of(x)
     if found is None and _is_known(node, x.device):
@@ -145,7 +145,7 @@ def _factors(product: Node) -> tuple[tuple[str, Node, bool], ...]:
     return ("self", first, second is not None), ("other", second, first is not None)
 
 
-def _looked_after() -> bool:
+def is_looked_after() -> bool:
     """Return whether somebody else packs saved tensors, or forbids it, or a functional transform is at work."""
     autograd: Any = torch._C._autograd
     hooks = getattr(autograd, "_top_saved_tensors_default_hooks", None)

@@ -6,22 +6,24 @@ as the whole, mostly zeros: as many of them as there are layers. Computed togeth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from unipetl.forms.recompute import is_looked_after
 
 
 class Together:
-    """Holds the parts of one pass. Copies and pickles of it are empty.
+    """Holds the parts of the latest pass. Copies and pickles of it are empty.
 
-    Layers under checkpoints are computed again in backward. Where the first time was with gradients, they take the
-    same part again; where it was without (reentrant checkpoints), every layer goes backward by itself, and a graph that
-    all share would be gone after the first: they get none.
+    Where somebody packs saved tensors (checkpoints, offloading), layers get none and compute alone, the first time as
+    well as when they are computed again.
     """
 
     def __init__(self) -> None:
-        self.drop()
+        self._kept: tuple[Hashable, Sequence[Tensor]] = None, ()
 
     def __reduce__(self) -> tuple[type[Together], tuple[()]]:
         """Leave the parts behind."""
@@ -29,32 +31,63 @@ class Together:
 
     def drop(self) -> None:
         """Forget the parts."""
-        self._parts: Sequence[Tensor] = ()
-        self._facts: Hashable = None
-        self._taken: set[int] = set()
-        self._backward = -1
+        self._kept = None, ()
 
-    def begin(self, parameters: Sequence[Tensor], compute: Callable[[], Sequence[Tensor]]) -> None:
-        """Compute the parts of a pass that begins, from ``parameters``."""
+    def begin(self, sources: Sequence[Tensor], sizes: Sequence[int]) -> None:
+        """Compute the parts, of so many columns each, that the layers of a pass will take.
+
+        ``sources`` are the table (l, d), the hidden layer's weight and bias, and the last one's.
+        """
         self.drop()
-        if torch._C._functorch.peek_interpreter_stack() is None:
-            self._facts, self._backward, self._parts = _facts(parameters), _backward(), compute()
+        plain = all(type(one) in (Tensor, nn.Parameter) and not one.is_inference() for one in sources)
+        if plain and any(one.requires_grad for one in sources) and not is_looked_after():
+            apply: Any = _Parts.apply
+            self._kept = _facts(sources), apply(*sources, tuple(sizes))
 
-    def take(self, index: int, parameters: Sequence[Tensor]) -> Tensor | None:
-        """Return a part; None where it belongs to another pass, as no beginning was seen, and has to be computed."""
-        again = self._backward != _backward()
-        if not self._parts or (index in self._taken) != again or self._facts != _facts(parameters):
+    def take(self, index: int, sources: Sequence[Tensor]) -> Tensor | None:
+        """Return a part; None where it has to be computed, as no pass was seen to begin with these values."""
+        facts, parts = self._kept
+        if not parts or is_looked_after() or facts != _facts(sources):
             return None
-        self._taken.add(index)
-        return self._parts[index]
+        return parts[index]
 
 
-def _facts(parameters: Sequence[Tensor]) -> Hashable:
-    mixed = torch.is_autocast_enabled(parameters[0].device.type)
-    return mixed, *((one._version, one.data_ptr(), one.dtype) for one in parameters)
+def _facts(sources: Sequence[Tensor]) -> Hashable:
+    mixed = torch.is_autocast_enabled(sources[0].device.type)
+    return mixed, *((one._version, one.data_ptr(), one.dtype) for one in sources)
 
 
-def _backward() -> int:
-    """Return the number of the backward pass that is at work, or -1."""
-    number: int = torch._C._current_graph_task_id()
-    return number
+class _Parts(torch.autograd.Function):
+    """The MLP for all layers. It saves nothing but its parameters, so parts may go backward one by one, and again."""
+
+    @staticmethod
+    def forward(ctx: Any, *everything: Any) -> tuple[Tensor, ...]:
+        """Return a part for each size."""
+        *sources, sizes = everything
+        table, hidden, hidden_bias, out, out_bias = sources
+        units = torch.tanh(nn.functional.linear(table, hidden, hidden_bias))
+        whole = nn.functional.linear(units, out, out_bias)
+        ctx.sources, ctx.versions = sources, [one._version for one in sources]
+        ctx.sizes, ctx.dtype = sizes, whole.dtype
+        return tuple(torch.split(whole, list(sizes), dim=1))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the table, the weights and the biases."""
+        if [one._version for one in ctx.sources] != ctx.versions:
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an inplace operation: "
+                "a parameter of the MLP of a prefix, between the forward and the backward pass."
+            )
+        length = ctx.sources[0].shape[0]
+        with torch.autocast(ctx.sources[0].device.type, enabled=False):
+            table, hidden, hidden_bias, out, _ = (one.to(ctx.dtype) for one in ctx.sources)
+            filled = [
+                table.new_zeros(length, size) if one is None else one
+                for one, size in zip(gradients, ctx.sizes, strict=True)
+            ]
+            slope = torch.cat(filled, dim=1)
+            units = torch.tanh(nn.functional.linear(table, hidden, hidden_bias))
+            inner = (slope @ out) * (1 - units * units)
+            found = (inner @ hidden, inner.T @ table, inner.sum(0), slope.T @ units, slope.sum(0))
+        return *(one.to(source.dtype) for one, source in zip(found, ctx.sources, strict=True)), None

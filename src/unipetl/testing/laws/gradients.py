@@ -66,21 +66,21 @@ def _at_unused(model: nn.Module, attachment: Attachment, unused: Collection[str]
 
 def _reading_zeros(model: nn.Module, attachment: Attachment, call: Call, silent: Collection[str]) -> set[str]:
     """Return the silent down-projections at places where the frozen module that reads x is given zeros."""
-    given: dict[str, Tensor] = {}
+    given: dict[str, list[Tensor]] = {}
     handles = []
     for one in attachment.plan.placements:
-        if f"{one.key}/down" not in silent or one.site.normed is None:
+        if f"{one.key}/down" not in silent or one.site.normed is None or one.site.normed.side != "input":
             continue
         module = model.get_submodule(one.site.normed.module)
 
         def see(_: nn.Module, args: Any, kwargs: Any, key: str = one.key) -> None:
-            given[f"{key}/down"] = first_argument(args, kwargs)
+            given.setdefault(f"{key}/down", []).append(first_argument(args, kwargs))
 
         handles.append(module.register_forward_pre_hook(see, with_kwargs=True))
     loss_of(model, call)
     for handle in handles:
         handle.remove()
-    return {name for name, x in given.items() if not bool(x.any())}
+    return {name for name, visits in given.items() if not any(bool(x.any()) for x in visits)}
 
 
 def _moved(model: nn.Module, attachment: Attachment, call: Call, unused: set[str], visits: Visits) -> set[str]:
