@@ -44,6 +44,8 @@ class VectorsHook:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the arguments with vectors that require a gradient, while checkpointing is on."""
+        if not getattr(self.block, "gradient_checkpointing", False) or not self.block.training:
+            return None
         name = "inputs_embeds"
         if self.anything and not args:
             order = [*inspect.signature(module.forward).parameters, *kwargs]  # a mask may be given first
@@ -51,8 +53,7 @@ class VectorsHook:
         vectors = kwargs.get(name)
         first = vectors is None and bool(args)
         vectors = args[0] if first else vectors
-        checkpointing = getattr(self.block, "gradient_checkpointing", False) and self.block.training
-        if not checkpointing or not torch.is_grad_enabled() or not _is_vectors(vectors) or vectors.requires_grad:
+        if not torch.is_grad_enabled() or not _is_vectors(vectors) or vectors.requires_grad:
             return None
         vectors = vectors.detach().requires_grad_(True).clone()
         return ((vectors, *args[1:]), kwargs) if first else (args, {**kwargs, name: vectors})
@@ -67,7 +68,7 @@ class BeginHook:
     """Drops what learned keys and values were computed to be, unless the call goes on with a cache of its own.
 
     One sequence is generated with one set of values; the next one may follow a change that left no trace. With
-    gradients every call begins anew, and computes what an MLP makes for all layers at once.
+    gradients every call begins anew.
     """
 
     deltas: tuple[HeadAttentionDelta, ...]
@@ -80,9 +81,6 @@ class BeginHook:
         if torch.is_grad_enabled() or not isinstance(length, int) or not length:  # a tensor is not waited for
             for delta in self.deltas:
                 delta.begin()
-            for shared in {id(delta.shared): delta.shared for delta in self.deltas}.values():
-                if shared is not None:
-                    shared.begin()
 
 
 @dataclass

@@ -135,7 +135,7 @@ class Group:
 
 def _parameters(change: Change) -> list[Tensor]:
     found: list[Tensor] = list(change.parameters())
-    shared = change.delta._shared[0] if isinstance(change.delta, HeadAttentionDelta) else None
+    shared = change.delta.shared if isinstance(change.delta, HeadAttentionDelta) else None
     return found if shared is None else [*found, *shared.parameters()]
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from unipetl.axis import refuse_truth
 from unipetl.forms.form import CastLayerNorm, Delta, Form, Heads, Init, Shape, normal_, uniform_, view_with, zero_
 from unipetl.forms.kept import Kept
-from unipetl.forms.together import Together
+from unipetl.forms.together import Together, hidden_units
 
 
 class Mlp(BaseModel):
@@ -125,20 +125,18 @@ class HeadReparametrization(Delta):
         start = sum(self.sizes[: 2 * index])
         middle, end = start + self.sizes[2 * index], start + sum(self.sizes[2 * index : 2 * index + 2])
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            whole = None if torch.compiler.is_compiling() else self.together.take(index, self.sources)
+            whole = self._taken(index)
             both = self._computed(slice(start, end)) if whole is None else whole
             return both[:, : middle - start], both[:, middle - start :]
         every = self.kept.get(self.sources, None, lambda: self._computed(slice(None)))
         return every[:, start:middle], every[:, middle:end]
 
-    def begin(self) -> None:
-        """Note that a pass through all layers begins, and compute what it takes if it is one with gradients."""
-        self.kept.drop()
-        self.together.drop()
-        handled = self._forward_pre_hooks or "forward" in self.__dict__  # by who gathers parameters for a call
-        if torch.is_grad_enabled() and not handled:
-            pairs = [sum(self.sizes[at : at + 2]) for at in range(0, len(self.sizes), 2)]
-            self.together.begin(self.sources, pairs)
+    def _taken(self, index: int) -> Tensor | None:
+        """Return keys and values beside each other, computed for all layers at once; None where that is not done."""
+        if torch.compiler.is_compiling() or self._forward_pre_hooks or "forward" in self.__dict__:
+            return None  # a hook may gather parameters for one call
+        sizes = [sum(self.sizes[at : at + 2]) for at in range(0, len(self.sizes), 2)]
+        return self.together.take(index, self.sources, sizes)
 
     @property
     def sources(self) -> tuple[Tensor, ...]:
@@ -146,8 +144,8 @@ class HeadReparametrization(Delta):
         return self.embedding, self.hidden, self.hidden_bias, self.out, self.out_bias
 
     def _computed(self, rows: slice) -> Tensor:
-        hidden = torch.tanh(nn.functional.linear(self.embedding, self.hidden, self.hidden_bias))
-        return nn.functional.linear(hidden, self.out[rows], self.out_bias[rows])
+        units = hidden_units(self.embedding, self.hidden, self.hidden_bias)
+        return nn.functional.linear(units, self.out[rows], self.out_bias[rows])
 
 
 class HeadAttentionDelta(Delta):
@@ -179,7 +177,7 @@ class HeadAttentionDelta(Delta):
 
     def direct(self) -> tuple[Tensor, Tensor]:
         """Return the learned keys (l, d_k) and values (l, d_v), computed by the MLP if there is one."""
-        shared = self._shared[0]
+        shared = self.shared
         if shared is not None:
             key, value = shared(self.index)
             return key, value
@@ -203,6 +201,9 @@ class HeadAttentionDelta(Delta):
     def begin(self) -> None:
         """Note that a sequence begins: nothing is kept from the one before."""
         self.kept.drop()
+        if self.shared is not None:
+            self.shared.kept.drop()
+            self.shared.together.drop()
 
     @property
     def shared(self) -> HeadReparametrization | None:
@@ -214,7 +215,7 @@ class HeadAttentionDelta(Delta):
 
         b is 1, or ``batch`` where dropout draws per example, or rows have keys of their own.
         """
-        shared = self._shared[0]
+        shared = self.shared
         sources = (self.key, self.value) if shared is None else shared.sources
         key, value = self.kept.get([one for one in sources if one is not None], dtype, lambda: self._split(dtype))
         if key.shape[0] not in (1, batch):

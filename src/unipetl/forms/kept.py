@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from unipetl.forms.recompute import is_transformed
+
 T = TypeVar("T")
 
 
@@ -38,12 +40,9 @@ class Kept(Generic[T]):
             circumstances: whatever else it depends on.
             compute: makes the result.
         """
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or _is_transformed():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or is_transformed() or not have_facts(parameters):
             return compute()
-        if any(type(one) not in (Tensor, nn.Parameter) or one.is_inference() for one in parameters):
-            return compute()  # they have no version of their own
-        mixed = bool(parameters) and torch.is_autocast_enabled(parameters[0].device.type)
-        facts = (circumstances, mixed, *((one._version, one.data_ptr(), one.dtype) for one in parameters))
+        facts = circumstances, facts_of(parameters)
         kept = self._kept
         if kept is None or kept[0] != facts:
             memory = [one.detach() for one in parameters]  # so that no other values can come to lie there
@@ -51,6 +50,12 @@ class Kept(Generic[T]):
         return kept[2]
 
 
-def _is_transformed() -> bool:
-    """Return whether a functional transform is at work, whose tensors have no place in memory."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
+def have_facts(parameters: Sequence[Tensor]) -> bool:
+    """Return whether parameters have versions and places of their own."""
+    return all(type(one) in (Tensor, nn.Parameter) and not one.is_inference() for one in parameters)
+
+
+def facts_of(parameters: Sequence[Tensor]) -> Hashable:
+    """Return what changes whenever the parameters' values do, or what is computed from them by autocast."""
+    mixed = bool(parameters) and torch.is_autocast_enabled(parameters[0].device.type)
+    return mixed, *((one._version, one.data_ptr(), one.dtype) for one in parameters)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unipetl.forms.kept import facts_of, have_facts
 from unipetl.forms.recompute import is_looked_after
 
 
@@ -33,28 +34,26 @@ class Together:
         """Forget the parts."""
         self._kept = None, ()
 
-    def begin(self, sources: Sequence[Tensor], sizes: Sequence[int]) -> None:
-        """Compute the parts, of so many columns each, that the layers of a pass will take.
+    def take(self, index: int, sources: Sequence[Tensor], sizes: Sequence[int]) -> Tensor | None:
+        """Return a part; the first one that is taken computes them all. None where it is to be computed alone.
 
-        ``sources`` are the table (l, d), the hidden layer's weight and bias, and the last one's.
+        Args:
+            index: which part.
+            sources: the table (l, d), the hidden layer's weight and bias, and the last one's.
+            sizes: how many columns each part has.
         """
-        self.drop()
-        plain = all(type(one) in (Tensor, nn.Parameter) and not one.is_inference() for one in sources)
-        if plain and any(one.requires_grad for one in sources) and not is_looked_after():
-            apply: Any = _Parts.apply
-            self._kept = _facts(sources), apply(*sources, tuple(sizes))
-
-    def take(self, index: int, sources: Sequence[Tensor]) -> Tensor | None:
-        """Return a part; None where it has to be computed, as no pass was seen to begin with these values."""
-        facts, parts = self._kept
-        if not parts or is_looked_after() or facts != _facts(sources):
+        if is_looked_after() or not have_facts(sources) or not any(one.requires_grad for one in sources):
             return None
-        return parts[index]
+        facts = facts_of(sources)
+        if self._kept[0] != facts:
+            apply: Any = _Parts.apply
+            self._kept = facts, apply(*sources, tuple(sizes))
+        return self._kept[1][index]
 
 
-def _facts(sources: Sequence[Tensor]) -> Hashable:
-    mixed = torch.is_autocast_enabled(sources[0].device.type)
-    return mixed, *((one._version, one.data_ptr(), one.dtype) for one in sources)
+def hidden_units(table: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the MLP's hidden units (l, width)."""
+    return torch.tanh(nn.functional.linear(table, weight, bias))
 
 
 class _Parts(torch.autograd.Function):
@@ -65,7 +64,7 @@ class _Parts(torch.autograd.Function):
         """Return a part for each size."""
         *sources, sizes = everything
         table, hidden, hidden_bias, out, out_bias = sources
-        units = torch.tanh(nn.functional.linear(table, hidden, hidden_bias))
+        units = hidden_units(table, hidden, hidden_bias)
         whole = nn.functional.linear(units, out, out_bias)
         ctx.sources, ctx.versions = sources, [one._version for one in sources]
         ctx.sizes, ctx.dtype = sizes, whole.dtype
@@ -87,7 +86,7 @@ class _Parts(torch.autograd.Function):
                 for one, size in zip(gradients, ctx.sizes, strict=True)
             ]
             slope = torch.cat(filled, dim=1)
-            units = torch.tanh(nn.functional.linear(table, hidden, hidden_bias))
+            units = hidden_units(table, hidden, hidden_bias)
             inner = (slope @ out) * (1 - units * units)
             found = (inner @ hidden, inner.T @ table, inner.sum(0), slope.T @ units, slope.sum(0))
         return *(one.to(source.dtype) for one, source in zip(found, ctx.sources, strict=True)), None
